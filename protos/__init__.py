@@ -1,0 +1,1 @@
+"""The wire contract `rag.v1`: protocol definitions with their generated stubs beside them."""
