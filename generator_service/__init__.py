@@ -1,0 +1,1 @@
+"""The generator service: an answer from a question and its passages."""
