@@ -1,0 +1,82 @@
+"""The named choices of the client. Each may also be given as its plain string, e.g. `mode="dense"`."""
+
+from enum import StrEnum
+
+
+class RetrievalMode(StrEnum):
+    """Which stages of the retriever look for passages."""
+
+    DENSE = "dense"
+    LEXICAL = "lexical"
+    HYBRID = "hybrid"
+
+
+class FusionMethod(StrEnum):
+    """How the dense and the lexical result become one ranking."""
+
+    LINEAR = "linear"
+    RRF = "rrf"
+
+
+class DecodingModel(StrEnum):
+    """The decoder's way of combining passages."""
+
+    RAG_SEQUENCE = "rag_sequence"
+    RAG_TOKEN = "rag_token"
+    FUSION_IN_DECODER = "fusion_in_decoder"
+    CLOSED_BOOK = "closed_book"
+
+
+class SequenceScoring(StrEnum):
+    """How RAG-Sequence scores its hypotheses."""
+
+    THOROUGH = "thorough"
+    FAST = "fast"
+
+
+class FinishReason(StrEnum):
+    """Why decoding ended."""
+
+    UNSPECIFIED = "unspecified"
+    END_OF_SEQUENCE = "end_of_sequence"
+    LENGTH = "length"
+    STOP = "stop"
+    NO_PASSAGES = "no_passages"
+    ABSTAINED = "abstained"
+
+
+class TextRole(StrEnum):
+    """What embedded texts are: some encoders embed queries and passages differently."""
+
+    QUERY = "query"
+    PASSAGE = "passage"
+
+
+class Metric(StrEnum):
+    """How embeddings are compared."""
+
+    COSINE = "cosine"
+    INNER_PRODUCT = "inner_product"
+
+
+class LexicalScoring(StrEnum):
+    """How the lexical stage scores."""
+
+    BM25 = "bm25"
+    TF_IDF = "tf_idf"
+
+
+class FieldType(StrEnum):
+    """Type of a filterable metadata field."""
+
+    STRING = "string"
+    INT = "int"
+    DOUBLE = "double"
+    BOOL = "bool"
+
+
+class Rating(StrEnum):
+    """What a person thought of an answer, in one word."""
+
+    GOOD = "good"
+    BAD = "bad"

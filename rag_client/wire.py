@@ -1,0 +1,238 @@
+"""The client's values → wire messages. What cannot be expressed on the wire is refused here, naming the field."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import Message
+
+from protos.rag.v1 import common_pb2, gateway_pb2, retriever_pb2
+from rag_client import options
+from rag_client.collection_types import CollectionSettings, Source
+from rag_client.errors import InvalidRequest
+from rag_client.filters import AllOf, AnyOf, Equals, Filter, In, Not, Range
+from rag_client.types import EmbeddedPassage, Fusion, Passage, Query, Sampling, Value
+
+WireMessage = TypeVar("WireMessage", bound=Message)
+
+MAX_PASSAGES_PER_MESSAGE = 256
+MAX_BYTES_PER_MESSAGE = 1 << 20  # Well under the servers' message limit; one passage alone may be larger.
+
+
+def message(kind: type[WireMessage], fields: Mapping[str, Any]) -> WireMessage:
+    """A message of this kind; fields that are None stay unset.
+
+    Raises:
+        InvalidRequest: A value has the wrong type or range; `field` names it.
+    """
+    result = kind()
+    for name, value in fields.items():
+        if value is None:
+            continue
+        try:
+            result.MergeFrom(kind(**{name: value}))
+        except (TypeError, ValueError) as error:
+            raise InvalidRequest(f"{name}: {error}", field=name) from error
+    return result
+
+
+def number(wire_enum: Any, prefix: str, choice: str | None, *, field: str) -> int | None:
+    """The wire number of a named choice, e.g. "dense"."""
+    if choice is None:
+        return None
+    names = [name.removeprefix(prefix).lower() for name in wire_enum.keys()]  # noqa: SIM118
+    if str(choice) not in names[1:]:
+        raise InvalidRequest(f"{field} must be one of {', '.join(names[1:])}, not {str(choice)!r}", field=field)
+    return int(wire_enum.Value(prefix + str(choice).upper()))
+
+
+def answer_fields(question: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields that AnswerRequest and StreamAnswerRequest share."""
+    _refuse_unknown(given, options.ANSWER_NAMES)
+    answer_options = message(
+        gateway_pb2.AnswerOptions,
+        {
+            "retrieval": retrieval_options(given),
+            "decoding": decoding_options(given),
+            "explanation": message(common_pb2.ExplanationOptions, _select(given, options.EXPLANATION_NAMES)),
+            "min_confidence": given.get("min_confidence"),
+        },
+    )
+    return {"question": question, "options": answer_options}
+
+
+def retrieval_options(given: Mapping[str, Any]) -> common_pb2.RetrievalOptions:
+    """The retrieval options among those given."""
+    fields = _select(given, options.RETRIEVAL_NAMES)
+    fields["mode"] = number(common_pb2.RetrievalMode, "RETRIEVAL_MODE_", fields.get("mode"), field="mode")
+    fields["filter"] = filter_message(fields["filter"]) if fields.get("filter") is not None else None
+    fields["fusion"] = fusion(fields.get("fusion"))
+    return message(common_pb2.RetrievalOptions, fields)
+
+
+def only_retrieval_options(given: Mapping[str, Any]) -> common_pb2.RetrievalOptions:
+    """Retrieval options, refusing any other name."""
+    _refuse_unknown(given, options.RETRIEVAL_NAMES)
+    return retrieval_options(given)
+
+
+def decoding_options(given: Mapping[str, Any]) -> common_pb2.DecodingOptions:
+    """The decoding options among those given."""
+    fields = _select(given, options.DECODING_NAMES)
+    fields["model"] = number(common_pb2.DecodingModel, "DECODING_MODEL_", fields.get("model"), field="model")
+    fields["sequence_scoring"] = number(
+        common_pb2.SequenceScoring, "SEQUENCE_SCORING_", fields.get("sequence_scoring"), field="sequence_scoring"
+    )
+    sampling: Sampling | None = fields.get("sampling")
+    fields["sampling"] = sampling and message(
+        common_pb2.Sampling,
+        {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p, "seed": sampling.seed},
+    )
+    return message(common_pb2.DecodingOptions, fields)
+
+
+def fusion(given: Fusion | None) -> common_pb2.Fusion | None:
+    """Fusion weights."""
+    if given is None:
+        return None
+    method = number(common_pb2.FusionMethod, "FUSION_METHOD_", given.method, field="fusion.method")
+    fields = {"dense_weight": given.dense_weight, "lexical_weight": given.lexical_weight, "rrf_k": given.rrf_k}
+    return message(common_pb2.Fusion, {"method": method, **fields})
+
+
+def filter_message(condition: Filter) -> common_pb2.Filter:
+    """A condition on passages."""
+    match condition:
+        case Equals(field, value):
+            return common_pb2.Filter(equals=common_pb2.FieldEquals(field=field, value=value_message(value)))
+        case In(field, values):
+            wire_values = [value_message(value) for value in values]
+            result = common_pb2.Filter()
+            getattr(result, "in").CopyFrom(common_pb2.FieldIn(field=field, values=wire_values))
+            return result
+        case Range(field):
+            bounds = ("greater_than", "greater_or_equal", "less_than", "less_or_equal")
+            given = {name: getattr(condition, name) for name in bounds}
+            wire_bounds = {name: value_message(value) for name, value in given.items() if value is not None}
+            return common_pb2.Filter(range=common_pb2.FieldRange(field=field, **wire_bounds))
+        case AllOf(filters):
+            return common_pb2.Filter(all_of=common_pb2.FilterList(filters=map(filter_message, filters)))
+        case AnyOf(filters):
+            return common_pb2.Filter(any_of=common_pb2.FilterList(filters=map(filter_message, filters)))
+        case Not(inner):
+            result = common_pb2.Filter()
+            getattr(result, "not").CopyFrom(filter_message(inner))
+            return result
+    raise InvalidRequest(f"filter must be made with field(...), not {condition!r}", field="filter")
+
+
+def value_message(value: Value) -> common_pb2.Value:
+    """A metadata value."""
+    match value:
+        case bool():
+            fields: dict[str, Any] = {"bool_value": value}
+        case str():
+            fields = {"string_value": value}
+        case int():
+            fields = {"int_value": value}
+        case float():
+            fields = {"double_value": value}
+        case tuple() | list():
+            fields = {"string_list": message(common_pb2.StringList, {"values": value})}
+        case _:
+            raise InvalidRequest(
+                f"metadata values are str, int, float, bool or a list of str, not {value!r}", field="metadata"
+            )
+    return message(common_pb2.Value, fields)
+
+
+def query(given: str | Query) -> retriever_pb2.Query:
+    """One query: text, a vector, or both."""
+    if isinstance(given, str):
+        return message(retriever_pb2.Query, {"text": given})
+    return message(
+        retriever_pb2.Query,
+        {"text": given.text, "vector": vector(given.vector) if given.vector is not None else None},
+    )
+
+
+def vector(values: npt.ArrayLike) -> common_pb2.Vector:
+    """An embedding, as float32."""
+    array = np.asarray(values, dtype="<f4")
+    if array.ndim != 1:
+        raise InvalidRequest(f"a vector has one dimension, not shape {array.shape}", field="vector")
+    return common_pb2.Vector(data=array.tobytes(), dtype=common_pb2.DATA_TYPE_FLOAT32, dim=array.size)
+
+
+def passage(given: Passage | EmbeddedPassage) -> retriever_pb2.PassageUpsert:
+    """A passage to write."""
+    if isinstance(given, EmbeddedPassage):
+        written = passage(given.passage)
+        written.vector.CopyFrom(vector(given.vector))
+        return written
+    span = given.span
+    fields = {
+        "id": given.id,
+        "title": given.title,
+        "text": given.text,
+        "source": given.source,
+        "span": span and common_pb2.TextSpan(start_char=span.start_char, end_char=span.end_char, page=span.page),
+        "metadata": {name: value_message(value) for name, value in given.metadata.items()},
+    }
+    return retriever_pb2.PassageUpsert(passage=message(common_pb2.Passage, fields))
+
+
+def upsert_messages(
+    passages: Iterable[Passage | EmbeddedPassage], *, collection: str, sources: Iterable[Source], replace_sources: bool
+) -> Iterator[retriever_pb2.UpsertRequest]:
+    """The messages of an upsert stream; the first carries collection and sources and is always sent."""
+    wire_sources = [retriever_pb2.Source(name=source.name, digest=source.digest) for source in sources]
+    current = retriever_pb2.UpsertRequest(collection=collection, sources=wire_sources, replace_sources=replace_sources)
+    num_bytes = current.ByteSize()
+    for each in passages:
+        item = passage(each)
+        size = item.ByteSize()
+        is_full = len(current.passages) >= MAX_PASSAGES_PER_MESSAGE or num_bytes + size > MAX_BYTES_PER_MESSAGE
+        if is_full and current.passages:
+            yield current
+            current, num_bytes = retriever_pb2.UpsertRequest(), 0
+        current.passages.append(item)
+        num_bytes += size
+    yield current
+
+
+def settings(given: CollectionSettings) -> retriever_pb2.CollectionSettings:
+    """What a collection is made with."""
+    fields = [
+        message(
+            retriever_pb2.FilterableField,
+            {"name": name, "type": number(common_pb2.FieldType, "FIELD_TYPE_", kind, field="filterable_fields")},
+        )
+        for name, kind in given.filterable_fields.items()
+    ]
+    scoring = number(retriever_pb2.LexicalScoring, "LEXICAL_SCORING_", given.lexical_scoring, field="lexical_scoring")
+    return message(
+        retriever_pb2.CollectionSettings,
+        {
+            "name": given.name,
+            "metric": number(retriever_pb2.Metric, "METRIC_", given.metric, field="metric"),
+            "encoder": given.encoder,
+            "filterable_fields": fields,
+            "temperature": given.temperature,
+            "fusion": fusion(given.fusion),
+            "lexical_scoring": scoring,
+            "language": given.language,
+            "index_factory": given.index_factory,
+        },
+    )
+
+
+def _select(given: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    return {name: given[name] for name in names & given.keys()}
+
+
+def _refuse_unknown(given: Mapping[str, Any], names: frozenset[str]) -> None:
+    unknown = sorted(given.keys() - names)
+    if unknown:
+        raise TypeError(f"unknown option {unknown[0]!r}; there are {', '.join(sorted(names))}")
