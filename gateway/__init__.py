@@ -1,0 +1,1 @@
+"""The public face: questions in, cited answers out. Read `pipeline.py` first."""

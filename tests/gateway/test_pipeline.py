@@ -1,0 +1,113 @@
+import asyncio
+import math
+
+import pytest
+
+from gateway.pipeline import Budget, Pipeline, cite
+from gateway.stages import Answer, Delta, Generation, Question, Retrieval
+from serving.admission import Admission
+from serving.errors import Overloaded, RagError
+
+FOUND = Retrieval(passages=("a", "b", "c"), log_priors=[math.log(0.5), math.log(0.25), math.log(0.25)])
+
+
+def decoded(*posteriors, confidence=0.5):
+    return Generation(
+        message="m", finish_reason="length", model="rag_token", confidence=confidence, posteriors=posteriors
+    )
+
+
+class Stages:
+    """A retriever, a generator and an observer in one."""
+
+    def __init__(self, *parts, found=FOUND):
+        self.parts, self.found = parts, found
+        self.answers, self.first_tokens = [], []
+        self.gate = None
+
+    async def retrieve(self, question, *, timeout):
+        if self.gate is not None:
+            await self.gate.wait()
+        return self.found
+
+    async def generate(self, question, retrieval, *, timeout):
+        return self.parts[-1]
+
+    async def stream(self, question, retrieval, *, timeout):
+        for part in self.parts:
+            yield part
+
+    def answered(self, answer):
+        self.answers.append(answer)
+
+    def first_token(self, seconds):
+        self.first_tokens.append(seconds)
+
+    def pipeline(self, *, max_items=8, **options):
+        admission = Admission(max_items, max_tokens=1)
+        return Pipeline(self, self, observer=self, admission=admission, budget=Budget(), new_id=lambda: "id", **options)
+
+
+QUESTION = Question("q", options=None)
+STREAMED = Question("q", options=None, streams_tokens=True)
+
+
+def test_citations_are_ordered_by_posterior_and_then_by_rank():
+    citations = cite(FOUND, decoded(0.25, 0.5, 0.25))
+    assert [(citation.index, citation.prior) for citation in citations] == [(1, 0.25), (0, 0.5), (2, 0.25)]
+
+
+async def test_a_posterior_for_each_passage_is_demanded():
+    with pytest.raises(RagError, match="2 posteriors for 3 passages"):
+        await Stages(decoded(0.5, 0.5)).pipeline().answer(QUESTION)
+
+
+async def test_a_stream_that_ends_without_a_generation_is_an_error_and_no_answer():
+    stages = Stages(Delta("x"))
+    with pytest.raises(RagError, match="without a generation"):
+        [event async for event in stages.pipeline().stream(STREAMED)]
+    assert stages.answers == []
+
+
+async def test_the_first_token_is_timed_once():
+    stages = Stages(Delta("x"), Delta("y"), decoded(1.0, 0.0, 0.0))
+    events = [event async for event in stages.pipeline().stream(STREAMED)]
+    assert len(stages.first_tokens) == 1
+    assert isinstance(events[-1], Answer)
+    assert stages.answers == [events[-1]]
+
+
+@pytest.mark.parametrize(
+    ("configured", "asked", "finish_reason"),
+    [(0.0, None, "length"), (0.6, None, "abstained"), (0.6, 0.0, "length"), (0.0, 0.6, "abstained")],
+)
+async def test_the_questions_threshold_goes_before_the_gateways(configured, asked, finish_reason):
+    question = Question("q", options=None, min_confidence=asked)
+    answer = await Stages(decoded(1.0, 0.0, 0.0)).pipeline(min_confidence=configured).answer(question)
+    assert answer.finish_reason == finish_reason
+
+
+async def test_questions_beyond_the_room_are_refused_and_room_is_given_back():
+    stages = Stages(decoded(1.0, 0.0, 0.0))
+    stages.gate = asyncio.Event()
+    pipeline = stages.pipeline(max_items=1)
+    first = asyncio.create_task(pipeline.answer(QUESTION))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded) as caught:
+        await pipeline.answer(QUESTION)
+    assert caught.value.retry_after_seconds > 0
+    stages.gate.set()
+    await first
+    assert (await pipeline.answer(QUESTION)).answer_id == "id"
+
+
+async def test_a_cancelled_question_gives_its_room_back():
+    stages = Stages(decoded(1.0, 0.0, 0.0))
+    stages.gate = asyncio.Event()
+    pipeline = stages.pipeline(max_items=1)
+    first = asyncio.create_task(pipeline.answer(QUESTION))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    stages.gate.set()
+    assert (await pipeline.answer(QUESTION)).has_text
