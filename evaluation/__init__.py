@@ -1,0 +1,1 @@
+"""How good answers and retrieval are: the forms everyone compares with."""
