@@ -46,10 +46,11 @@ class Health:
         await self._servicer.set(LIVENESS, _SERVING)
         await self._announce(is_ready=False, names=(*self._names, *self._services))
 
-    async def loaded(self) -> None:
-        """Warm-up is over: calls are let in."""
+    async def loaded(self, *, is_ready: bool = True) -> None:
+        """Warm-up is over: calls are let in. `is_ready` says how the first canary ended."""
         self.is_loaded = True
-        await self._announce(is_ready=True, names=(*self._names, *self._services))
+        await self._announce(is_ready=True, names=self._services)
+        await self._announce(is_ready=is_ready, names=self._names)
 
     async def draining(self) -> None:
         """Tells callers to go elsewhere; calls that still come are answered."""
@@ -65,17 +66,21 @@ class Health:
             follows: Services that are NOT_SERVING while the canary fails.
         """
         while not self._is_draining:
-            try:
-                await asyncio.wait_for(canary(), timeout=interval_seconds)
-                is_ready = True
-            except Exception as error:
-                is_ready = False
-                if self.is_ready:
-                    log.error("canary failed", error=repr(error))
+            is_ready = await self.passes(canary, timeout_seconds=interval_seconds)
             if is_ready != self.is_ready and not self._is_draining:
                 log.info("readiness changed", ready=is_ready)
                 await self._announce(is_ready=is_ready, names=(*self._names, *follows))
             await asyncio.sleep(interval_seconds)
+
+    async def passes(self, canary: Canary, *, timeout_seconds: float) -> bool:
+        """Runs the canary once; whether it came back well."""
+        try:
+            await asyncio.wait_for(canary(), timeout=timeout_seconds)
+        except Exception as error:
+            if self.is_ready:
+                log.error("canary failed", error=repr(error))
+            return False
+        return True
 
     async def _announce(self, *, is_ready: bool, names: Sequence[str]) -> None:
         self.is_ready = is_ready

@@ -111,11 +111,11 @@ async def serve(
     watcher: asyncio.Task[None] | None = None
     try:
         if await _warmed_up(warm_up, stop):
-            await health.loaded()
+            interval = config.canary_interval_seconds
+            await health.loaded(is_ready=canary is None or await health.passes(canary, timeout_seconds=interval))
             log.info("serving", service=name, address=f"{config.host}:{port}")
             if canary is not None:
                 follows = [service.name for service in services if service.follows_canary]
-                interval = config.canary_interval_seconds
                 watcher = asyncio.create_task(health.watch(canary, interval_seconds=interval, follows=follows))
             await stop.wait()
             log.info("draining", service=name, seconds=config.drain_seconds)

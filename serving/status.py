@@ -85,6 +85,10 @@ def error_from_rpc(error: grpc.RpcError, *, callee: str = "") -> RagError:
     kind = ERROR_OF.get(code, RagError)
     if status is None:  # The transport speaks, not the other server.
         where = callee or "the server"
+        if kind is Overloaded:
+            return InvalidRequest(
+                f"{where}: {message}", field="request", reason="TOO_LARGE"
+            )  # gRPC's own message limit.
         if kind is NotReady:
             return NotReady(f"{where} is not reachable: {message}", reason="UNREACHABLE")
         return kind(f"{where}: {message}" if callee else message or code.name)

@@ -1,0 +1,105 @@
+"""`python -m benchmarks.end_to_end sample|squad`: answer and retrieval quality through the gateway, from nothing.
+
+Starts the three services, ingests the passages, asks every question and writes benchmarks/results/<name>.json.
+Results are kept question by question in the work folder, so that an interrupted run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.machine import RESULTS, ROOT, describe
+from cli.addresses import is_running, read_addresses
+from evaluation.report import print_report
+from evaluation.run import EvaluationSettings, evaluate
+from rag_client import AnswerOptions, RagClient
+
+SHARED_DATA = Path(os.environ.get("RAG_SHARED_DATA", ROOT.parent / "shared" / "data"))
+START_SECONDS = 180.0
+
+
+def main() -> None:
+    """Runs one evaluation."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=["sample", "squad"])
+    parser.add_argument("--limit", type=int, default=0, help="a random part of so many questions (default: all)")
+    parser.add_argument("--callers", type=int, default=4, help="questions under way at once (%(default)s)")
+    parser.add_argument("--top-k", type=int, default=5)
+    parser.add_argument("--model", default="rag-sequence", choices=["rag-sequence", "rag-token"])
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / ".scratch" / "end-to-end", help="services' data and results"
+    )
+    arguments = parser.parse_args()
+    folder = arguments.work / arguments.name
+    folder.mkdir(parents=True, exist_ok=True)
+    passages, questions = _inputs(arguments.name, arguments.limit, folder)
+    options = AnswerOptions(collection=arguments.name, top_k=arguments.top_k, model=arguments.model)
+    with running_services(folder / "data") as gateway:
+        subprocess.run([sys.executable, "-m", "cli", "ingest", str(passages), "--collection", arguments.name,
+                        "--address", gateway], cwd=ROOT, check=True)  # fmt: skip
+        with RagClient(gateway) as client:
+            num_passages = client.describe_collection(arguments.name).num_passages
+        results = folder / f"results-{arguments.model}-{arguments.top_k}.jsonl"
+        settings = EvaluationSettings(
+            questions, results, target=gateway, options=options, concurrency=arguments.callers
+        )
+        report = evaluate(settings)
+    print_report(report, Console())
+    written = {
+        **describe(),
+        "num_passages": num_passages,
+        "num_callers": arguments.callers,
+        "setting": f"{arguments.model}, hybrid retrieval, {arguments.top_k} passages",
+        "report": asdict(report),
+    }
+    suffix = "" if arguments.model == "rag-sequence" else f"-{arguments.model}"
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{arguments.name}{suffix}.json").write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def running_services(data_dir: Path) -> Iterator[str]:
+    """`rag up` on free ports while the context lasts; yields the gateway's address."""
+    argv = [sys.executable, "-m", "cli", "up", "--port", "0", "--data-dir", str(data_dir), "--quiet"]
+    process = subprocess.Popen(argv, cwd=ROOT)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not is_running(data_dir):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"the services did not start; see {data_dir}/logs")
+            time.sleep(0.2)
+        yield read_addresses(data_dir)["gateway"]
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+
+
+def _inputs(name: str, limit: int, folder: Path) -> tuple[Path, Path]:
+    if name == "sample":
+        return ROOT / "examples" / "sample_kb", ROOT / "examples" / "sample_questions" / "questions.jsonl"
+    data = SHARED_DATA / "squad-open"
+    if not limit:
+        return data / "passages.jsonl.gz", data / "questions_dev.jsonl.gz"
+    with gzip.open(data / "questions_dev.jsonl.gz", "rt", encoding="utf-8") as file:
+        chosen = random.Random(0).sample(file.readlines(), limit)
+    questions = folder / f"questions-{limit}.jsonl"
+    questions.write_text("".join(chosen), encoding="utf-8")
+    return data / "passages.jsonl.gz", questions
+
+
+if __name__ == "__main__":
+    main()

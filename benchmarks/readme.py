@@ -1,0 +1,112 @@
+"""`python -m benchmarks.readme`: copies the numbers of benchmarks/results into the README; `--check` only compares."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import RESULTS, ROOT
+
+README = ROOT / "README.md"
+START, END = "<!-- numbers -->", "<!-- /numbers -->"
+TITLES = {"sample": "Sample knowledge base", "squad": "SQuAD, all passages as the knowledge base"}
+METRICS = {
+    "exact_match": "EM",
+    "f1": "F1",
+    "recall@1": "recall@1",
+    "recall@5": "recall@5",
+    "recall@20": "recall@20",
+    "mrr": "MRR",
+}
+
+
+def render(results: Path = RESULTS) -> str:
+    """The README's numbers, from the result files that are there."""
+    parts = []
+    for name, title in TITLES.items():
+        path = results / f"{name}.json"
+        if path.exists():
+            parts.append(_end_to_end(title, json.loads(path.read_text())))
+    path = results / "default_model.json"
+    if path.exists():
+        parts.append(_default_model(json.loads(path.read_text())))
+    return "\n\n".join(parts)
+
+
+def with_numbers(text: str, numbers: str) -> str:
+    """The README's text with everything between the markers replaced.
+
+    Raises:
+        ValueError: When a marker is missing.
+    """
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        raise ValueError(f"README.md lacks {START} or {END}")
+    return f"{before}{START}\n{numbers}\n{END}{after}"
+
+
+def main() -> None:
+    """Rewrites the README, or with `--check` exits with 1 when it is out of date."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    arguments = parser.parse_args()
+    text = README.read_text()
+    current = with_numbers(text, render())
+    if arguments.check:
+        sys.exit("README.md's numbers are out of date: run python -m benchmarks.readme" if text != current else 0)
+    README.write_text(current)
+
+
+def _end_to_end(title: str, result: Mapping[str, Any]) -> str:
+    report, machine = result["report"], result["machine"]
+    counts, metrics = report["counts"], report["metrics"]
+    head = (
+        f"**{title}** ({result['num_passages']:,} passages; {counts['answerable']:,} answerable and "
+        f"{counts['unanswerable']:,} unanswerable questions; end to end through the gateway, default model, "
+        f"{result['setting']})"
+    )
+    names = [name for name in METRICS if name in metrics]
+    rows = [
+        "| " + " | ".join(METRICS[name] for name in names) + " | p50 | p95 |",
+        "|" + "---|" * (len(names) + 2),
+        "| "
+        + " | ".join(_share(metrics[name]) for name in names)
+        + "".join(f" | {1000 * report['latency_seconds']['answer'][p]:.0f} ms" for p in ("p50", "p95"))
+        + " |",
+    ]
+    abstained = (
+        f"Abstained on {counts['unanswerable_abstained']} of {counts['unanswerable']} unanswerable and on "
+        f"{counts['answerable_abstained']} of {counts['answerable']} answerable questions. "
+        if counts["unanswerable"]
+        else ""
+    )
+    where = (
+        f"{machine['processor']}, {machine['cores']} cores, {result['num_callers']} callers; commit {result['commit']}."
+    )
+    return "\n".join([head, "", *rows, "", f"{abstained}{where}"])
+
+
+def _share(estimate: Mapping[str, float]) -> str:
+    return f"{100 * estimate['value']:.1f} ({100 * estimate['low']:.1f}–{100 * estimate['high']:.1f})"
+
+
+def _default_model(result: Mapping[str, Any]) -> str:
+    lines = [
+        "**Default generator alone, gold passage given, greedy** (SQuAD's script)",
+        "",
+        "| questions | weights | EM raw | F1 raw | EM | F1 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        scores = " | ".join(f"{100 * row[key]:.1f}" for key in ("em_raw", "f1_raw", "em", "f1"))
+        lines.append(f"| {row['dataset']} ({row['num_questions']:,}) | {row['weights']} | {scores} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
