@@ -1,0 +1,1 @@
+"""The `rag` command. It reaches the services through `rag_client` alone; one module per command."""
