@@ -1,0 +1,221 @@
+"""The open collections of a retriever: found, made, configured, described, dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+from retriever_service.catalog import Catalog, settings_to_json
+from retriever_service.collection import (
+    CollectionRequest,
+    CollectionSettings,
+    check_collection_name,
+    check_temperature,
+)
+from retriever_service.encoder import EncoderInfo
+from retriever_service.encoding import Encoding
+from retriever_service.fusion import FusionChange
+from retriever_service.lexical_index import check_language
+from retriever_service.limits import LIMITS
+from retriever_service.live_collection import LiveCollection
+from retriever_service.metrics import RetrieverMetrics
+from retriever_service.store import Reader
+from retriever_service.writing import index_digest
+from serving.errors import FailedPrecondition, InvalidRequest, NotFound
+from serving.logs import get_logger
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    """A collection as it is now. Moments are Unix time in seconds."""
+
+    settings: CollectionSettings
+    encoder: EncoderInfo
+    num_passages: int
+    num_sources: int
+    sequence: int
+    index_generation: int
+    index_digest: str
+    index_kind: str
+    measured_recall: float
+    created_at: float
+    updated_at: float
+
+
+class Library:
+    """Owns the open collections. For one event loop."""
+
+    def __init__(self, catalog: Catalog, encoding: Encoding, threads: Executor, metrics: RetrieverMetrics) -> None:
+        """Prepares; `start` opens what is on disk.
+
+        Args:
+            catalog: The collections on disk.
+            encoding: Knows the encoders.
+            threads: For reading.
+            metrics: Told what collections hold.
+        """
+        self._catalog, self._encoding, self._threads, self._metrics = catalog, encoding, threads, metrics
+        self._open: dict[str, LiveCollection] = {}
+        self._broken: dict[str, str] = {}  # Collections that could not be opened, and why.
+        self._changing = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Takes the data directory and opens every collection; one that cannot be opened hinders no other.
+
+        Raises:
+            FailedPrecondition: When another process has the data directory.
+        """
+        await asyncio.to_thread(self._catalog.lock)
+        for name in await asyncio.to_thread(self._catalog.names):
+            started = time.monotonic()
+            try:
+                collection = await self._start(name)
+            except Exception as error:
+                log.exception("collection cannot be opened", collection=name)
+                self._broken[name] = str(error)
+                continue
+            seconds = round(time.monotonic() - started, 3)
+            log.info("collection opened", collection=name, passages=collection.dense.num_vectors, seconds=seconds)
+
+    async def close(self) -> None:
+        """Closes every collection and gives the data directory back."""
+        for collection in self._open.values():
+            await collection.close()
+        self._open.clear()
+        await asyncio.to_thread(self._catalog.unlock)
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a collection, open or broken."""
+        return name in self._open or name in self._broken
+
+    @asynccontextmanager
+    async def using(self, name: str) -> AsyncIterator[LiveCollection]:
+        """The collection of this name, kept open meanwhile.
+
+        Raises:
+            NotFound: When there is none; the message names those there are.
+            FailedPrecondition: When it could not be opened.
+        """
+        collection = self._find(name)
+        async with collection.in_use():
+            yield collection
+
+    async def create(self, request: CollectionRequest) -> bool:
+        """Makes a collection; False when one of the same settings was there.
+
+        Raises:
+            FailedPrecondition: When there is one of other settings, or the encoder cannot be had.
+            InvalidRequest: When there are as many collections as may be, or a setting is wrong.
+        """
+        language = check_language(request.language)
+        encoder = await self._encoding.encoder(request.encoder)
+        settings = replace(request, language=language).settle(encoder.info.identity)
+        async with self._changing:
+            if request.name in self._broken:
+                self._find(request.name)
+            there = self._open.get(request.name)
+            if there is not None:
+                if not there.settings.is_like(settings):
+                    raise FailedPrecondition(
+                        f"collection {request.name!r} exists with other settings: drop it, or take another name",
+                        reason="COLLECTION_EXISTS",
+                    )
+                return False
+            if len(self._open) >= LIMITS.max_collections:
+                raise InvalidRequest(
+                    f"there are {LIMITS.max_collections} collections, the limit",
+                    field="settings.name",
+                    reason="TOO_MANY",
+                )
+            await asyncio.to_thread(self._catalog.create, settings)
+            await self._start(request.name)
+        log.info("collection created", collection=request.name, encoder=settings.encoder.name)
+        return True
+
+    async def configure(self, name: str, temperature: float | None, fusion: FusionChange) -> None:
+        """Changes a collection's scoring; what is None stays."""
+        if temperature is not None:
+            check_temperature(temperature, "temperature")
+        async with self._changing, self.using(name) as collection:
+            settings = collection.settings
+            changed = replace(
+                settings, temperature=temperature or settings.temperature, fusion=fusion.apply(settings.fusion)
+            )
+            await collection.configure(changed, settings_to_json(changed))
+
+    async def drop(self, name: str) -> int:
+        """Drops a collection with all its passages, after those who use it are done; returns how many it held."""
+        async with self._changing:
+            if self._broken.pop(name, None) is not None:
+                num_passages = 0
+            else:
+                collection = self._find(name)
+                num_passages = await collection.read(self._threads, Reader.num_passages)
+                del self._open[name]
+                await collection.close()
+            await asyncio.to_thread(self._catalog.drop, name)
+        self._metrics.forget_collection(name)
+        log.info("collection dropped", collection=name, passages=num_passages)
+        return num_passages
+
+    async def describe(self, name: str) -> CollectionInfo:
+        """One collection as it is now."""
+        async with self.using(name) as collection:
+            return await self._describe(collection)
+
+    async def describe_all(self) -> list[CollectionInfo]:
+        """Every open collection as it is now, in name order."""
+        return [await self.describe(name) for name in sorted(self._open)]
+
+    async def measure(self, name: str) -> None:
+        """Brings a collection's gauges up to date."""
+        async with self.using(name) as collection:
+            info = await self._describe(collection)
+            lexical_bytes = await asyncio.to_thread(lambda: collection.lexical.num_bytes)
+            self._metrics.set_collection(name, info.num_passages, info.num_sources)
+            lag = info.sequence - collection.applied.sequence
+            self._metrics.set_index(name, collection.dense.num_bytes, lexical_bytes, lag)
+
+    async def _start(self, name: str) -> LiveCollection:
+        collection = await asyncio.to_thread(self._catalog.open, name)
+        await collection.start()
+        self._open[name] = collection
+        await self.measure(name)
+        return collection
+
+    def _find(self, name: str) -> LiveCollection:
+        check_collection_name(name, "collection")
+        if name in self._broken:
+            raise FailedPrecondition(
+                f"collection {name!r} could not be opened: {self._broken[name]}", reason="COLLECTION_BROKEN"
+            )
+        if name not in self._open:
+            there = ", ".join(sorted(self._open)) or "none; ingest something first"
+            raise NotFound(f"no collection {name!r}; there are: {there}", reason="COLLECTION_NOT_FOUND")
+        return self._open[name]
+
+    async def _describe(self, collection: LiveCollection) -> CollectionInfo:
+        settings = collection.settings
+
+        def read(reader: Reader) -> CollectionInfo:
+            return CollectionInfo(
+                settings,
+                self._encoding.info_of(settings.encoder),
+                num_passages=reader.num_passages(),
+                num_sources=reader.num_sources(),
+                sequence=reader.last_sequence(),
+                index_generation=collection.index_generation,
+                index_digest=index_digest(reader, settings.encoder.digest),
+                index_kind=collection.dense.kind,
+                measured_recall=1.0,
+                created_at=float(reader.meta("created_at", "0")),
+                updated_at=float(reader.meta("updated_at", "0")),
+            )
+
+        return await collection.read(self._threads, read)

@@ -1,0 +1,80 @@
+"""The collection file: an SQLite database, its tables and its version."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from serving.errors import FailedPrecondition
+
+SCHEMA_VERSION = 1
+
+# `passages.row` is the key of the derived indexes: a row's text and vector never change, a passage whose content
+# changes gets a new row. AUTOINCREMENT: numbers are never used twice.
+_TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE passages (
+  row INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  title TEXT NOT NULL,
+  text TEXT NOT NULL,
+  source TEXT NOT NULL,
+  start_char INTEGER, end_char INTEGER, page INTEGER,
+  metadata TEXT NOT NULL,             -- JSON
+  content_digest BLOB NOT NULL UNIQUE,
+  sequence INTEGER NOT NULL           -- of the last write
+);
+CREATE INDEX passages_by_source ON passages (source);
+CREATE TABLE vectors (row INTEGER PRIMARY KEY, vector BLOB NOT NULL);   -- float32, little-endian
+CREATE TABLE fields (                 -- the filterable part of the metadata, one entry per value
+  name TEXT NOT NULL, value NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (name, value, row)
+) WITHOUT ROWID;
+CREATE INDEX fields_by_row ON fields (row, name);
+CREATE TABLE sources (name TEXT PRIMARY KEY, digest TEXT NOT NULL, updated_at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE duplicates (             -- content of a source that is kept under another source's passage
+  content_digest BLOB NOT NULL, source TEXT NOT NULL, PRIMARY KEY (content_digest, source)
+) WITHOUT ROWID;
+CREATE TABLE changes (                -- the change log; holds no content, so that erasing a passage erases it
+  sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+  row INTEGER NOT NULL,
+  operation TEXT NOT NULL             -- added | removed | patched
+);
+"""
+
+# From version n to n + 1. A release that changes the tables adds its step here.
+_MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {}
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection with the durability that acknowledging a write needs: WAL, fsync on every commit."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA cache_size = -65536")
+    connection.execute("PRAGMA mmap_size = 1073741824")
+    return connection
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Makes the tables in an empty database."""
+    connection.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Brings an older file to the present version, each step in one transaction.
+
+    Raises:
+        FailedPrecondition: When the file is newer than this program.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > SCHEMA_VERSION:
+        raise FailedPrecondition(
+            f"{path} has format version {version}, this program reads up to {SCHEMA_VERSION}: use a newer release",
+            reason="FORMAT_TOO_NEW",
+        )
+    for step in range(version, SCHEMA_VERSION):
+        connection.execute("BEGIN IMMEDIATE")
+        with connection:  # Commits, or rolls back when the step fails.
+            _MIGRATIONS[step](connection)
+            connection.execute(f"PRAGMA user_version = {step + 1}")
