@@ -18,9 +18,9 @@ def test_bad_input_is_refused_by_field_and_limit(system):
             with pytest.raises(InvalidRequest, match=r"top_k.*100") as caught:
                 client.answer("x", top_k=top_k)
             assert caught.value.field == "options.retrieval.top_k"
-        with pytest.raises(NotFound, match="nosuch.*default"):
+        with pytest.raises(NotFound, match=r"nosuch.*default"):
             client.answer("x", collection="nosuch")
-        with pytest.raises(InvalidRequest, match="8,?192") as caught:
+        with pytest.raises(InvalidRequest, match=r"8,?192") as caught:
             client.answer("x" * 9000)
         assert caught.value.field == "question"
         result = client.upsert([Passage("big", "x" * 70_000), Passage("small", "A small passage.")])

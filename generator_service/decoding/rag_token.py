@@ -1,0 +1,145 @@
+"""RAG-Token: every token draws its passage anew, p(y|x) = prod_t sum_i p(d_i|x) p(y_t | x, d_i, y_<t).
+
+One row per beam is ranked by the marginal; the decode state holds K x N rows, and the N of a beam share a prefix. With
+one row and a prior of one it is plain seq2seq decoding, which serves fusion-in-decoder (the encoder states of all
+passages joined into one row) and closed book.
+
+Source: Lewis et al. 2020, section 2.5; Izacard and Grave 2021 for fusion-in-decoder.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from generator_service.decoding import marginal
+from generator_service.decoding.greedy import GreedySearch
+from generator_service.decoding.program import Decoded, EmittedToken, LeftOut, ScoredHypothesis, TokenIds
+from generator_service.decoding.search import Hypothesis, Search
+from generator_service.models.base import DecodeState, EncodedRow, Seq2SeqModel, StepItem
+
+
+@dataclass(frozen=True, slots=True)
+class TokenProgramOptions:
+    """How to combine the rows.
+
+    `num_rows` is K, the beams or samples; `fuses` joins all encoder rows into one (fusion-in-decoder); `leave_one_out`
+    needs a greedy search.
+    """
+
+    num_rows: int = 1
+    num_hypotheses: int = 1
+    fuses: bool = False
+    leave_one_out: bool = False
+    token_shares: bool = False
+
+
+class RagToken:
+    """One RAG-Token request. `log_prior` (N,) float32 is normalised over the rows."""
+
+    def __init__(
+        self, rows: Sequence[TokenIds], log_prior: Tensor, search: Search, options: TokenProgramOptions
+    ) -> None:
+        self._rows = rows
+        self._log_prior = torch.zeros(1) if options.fuses else log_prior
+        self._search = search
+        self._options = options
+        self._flipped = torch.zeros(len(rows), dtype=torch.bool)
+        self._model: Seq2SeqModel
+        self._state: DecodeState
+        self._tokens: Tensor
+
+    @property
+    def rows(self) -> Sequence[TokenIds]:
+        """See `Program.rows`."""
+        return self._rows
+
+    @property
+    def num_decoder_rows(self) -> int:
+        """See `Program.num_decoder_rows`."""
+        return self._options.num_rows * self._log_prior.shape[0]
+
+    @property
+    def is_done(self) -> bool:
+        """See `Program.is_done`."""
+        return self._search.is_done
+
+    def start(self, model: Seq2SeqModel, encoded: Sequence[EncodedRow]) -> None:
+        """See `Program.start`."""
+        if self._options.fuses:
+            encoded = [EncodedRow(torch.cat([row.states for row in encoded]))]
+        samples = self._options.num_rows if isinstance(self._search, GreedySearch) else 1
+        self._model = model
+        self._state = model.open(encoded, num_beams=samples)
+        self._tokens = torch.full((samples, len(encoded)), model.spec.decoder_start_token_id, dtype=torch.int64)
+
+    def items(self) -> Sequence[StepItem]:
+        """See `Program.items`."""
+        return [StepItem(self._state, self._tokens)]
+
+    def advance(self, logits: Sequence[Tensor]) -> Sequence[EmittedToken]:
+        """See `Program.advance`; greedy decoding of one sequence emits each token at once."""
+        log_probs = torch.log_softmax(logits[0].float(), dim=-1)
+        log_prior = self._log_prior.to(log_probs.device)
+        ranking = marginal.step_marginal(log_prior, log_probs)
+        alternatives = self._without_each(ranking, log_probs, log_prior)
+        move = self._search.advance(ranking, log_probs)
+        if alternatives is not None:
+            self._flipped |= alternatives.cpu() != move.tokens[0].cpu()
+        num_rows = self._log_prior.shape[0]
+        if move.parents.tolist() != list(range(log_probs.shape[0])):
+            self._model.reorder(self._state, move.parents[:, None].expand(-1, num_rows))
+        self._tokens = move.tokens[:, None].expand(-1, num_rows)
+        if not isinstance(self._search, GreedySearch) or self._options.num_rows > 1:
+            return []
+        token = int(move.tokens[0])
+        share = marginal.token_shares(log_prior, log_probs[0, :, token, None])[0]
+        return [EmittedToken(token, share)]
+
+    def finish(self) -> Decoded:
+        """The hypotheses, best first: by the search's order, or by probability for samples."""
+        found = [each for problem in self._search.hypotheses() for each in problem]
+        scored = [self._scored(each) for each in found]
+        if len(self._search.hypotheses()) > 1:
+            order = sorted(range(len(found)), key=lambda i: scored[i].log_probability, reverse=True)
+            found, scored = [found[i] for i in order], [scored[i] for i in order]
+        if not found:
+            return Decoded(())
+        kept = slice(0, self._options.num_hypotheses)
+        left_out = self._left_out(found[0]) if self._options.leave_one_out else ()
+        shares = marginal.token_shares(self._log_prior, found[0].log_probs.T) if self._options.token_shares else ()
+        return Decoded(tuple(scored[kept]), tuple(left_out), tuple(shares))
+
+    def _scored(self, hypothesis: Hypothesis) -> ScoredHypothesis:
+        token_log_probs = self._counted(hypothesis)
+        return ScoredHypothesis(
+            hypothesis.token_ids,
+            float(marginal.token_log_probability(self._log_prior, token_log_probs)),
+            tuple(marginal.token_posterior(self._log_prior, token_log_probs).tolist()),
+            hypothesis.ending,
+        )
+
+    def _counted(self, hypothesis: Hypothesis) -> Tensor:
+        """The token log-probabilities (N, U) that count: a forced first token is no choice."""
+        num_forced = 0 if self._model.spec.forced_bos_token_id is None else 1
+        return hypothesis.log_probs[num_forced:].T
+
+    def _without_each(self, ranking: Tensor, log_probs: Tensor, log_prior: Tensor) -> Tensor | None:
+        """The token (N,) greedy decoding would choose without each passage, while the answer is still the same."""
+        count = log_prior.shape[0]
+        if not self._options.leave_one_out or not isinstance(self._search, GreedySearch) or count < 2:
+            return None
+        rankings = [marginal.step_marginal(marginal.without(log_prior, i), log_probs[0]) for i in range(count)]
+        return self._search.preview(torch.stack(rankings))
+
+    def _left_out(self, answer: Hypothesis) -> list[LeftOut]:
+        """Greedy decoding: a step that would have chosen differently is certain to change the answer."""
+        count = self._log_prior.shape[0]
+        if count < 2:
+            return []
+        results = []
+        for i, flips in enumerate(self._flipped.tolist()):
+            total = marginal.token_log_probability(marginal.without(self._log_prior, i), self._counted(answer))
+            results.append(LeftOut(flips, not flips, None if flips else answer.token_ids, float(total)))
+        return results

@@ -1,0 +1,294 @@
+"""`load`: our own BART and T5 behind `generator_service.models.base`. Knows rows, beams and caches, not layers.
+
+Rows are packed side by side, so linear layers never see padding. Decoder rows of all requests go through each layer in
+one product; attention runs per request, whose rows stand at one position and need no mask over their own tokens.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor
+
+from generator_service.models import attention, bart, t5, teacher
+from generator_service.models.base import DecodeState, EncodedRow, ModelSpec, StepItem
+from generator_service.models.cache import CrossKeysValues, LeanState, SelfKeysValues
+from generator_service.models.checkpoint import Checkpoint
+from generator_service.models.linear import Backend, choose_backend
+from generator_service.models.transformer import Transformer
+from generator_service.models.tree import TokenTree, token_trees
+from generator_service.models.weights import Weights
+from serving.errors import Unimplemented
+
+FAMILIES = bart.FAMILIES | t5.FAMILIES
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Bounds of activations: tokens that pass a layer together, nodes of one target tree, logits held at once.
+_MAX_PACKED_TOKENS = 4096
+_MAX_TREE_NODES = 512
+_MAX_LOGITS = 1 << 22
+
+
+def load(path: Path | str, *, dtype: str = "float32", device: str = "cpu", backend: Backend | None = None) -> LeanModel:
+    """Loads a checkpoint directory of the BART or T5 family.
+
+    Args:
+        path: Holds config.json and safetensors weights, as transformers saves them; a saved RAG model will do.
+        dtype: "float32", "bfloat16" or "float16".
+        device: A torch device.
+        backend: How linear layers run; None takes what this machine runs best.
+
+    Raises:
+        Unimplemented: If the family, its activation or the dtype is not known here.
+        ValueError: If the directory lacks something.
+    """
+    checkpoint = Checkpoint(Path(path))
+    family = checkpoint.config.get("model_type")
+    module = next((module for module in (bart, t5) if family in module.FAMILIES), None)
+    if module is None:
+        raise Unimplemented(f"model_type {family!r}: only {', '.join(sorted(FAMILIES))} have code of their own")
+    if dtype not in _DTYPES:
+        raise Unimplemented(f"dtype {dtype!r}: only {', '.join(_DTYPES)} are possible")
+    kind, place = _DTYPES[dtype], torch.device(device)
+    with torch.inference_mode():
+        backend = backend or choose_backend(kind, place.type)
+        network = module.build(Weights(checkpoint, dtype=kind, device=place, backend=backend))
+    return LeanModel(network, _spec(checkpoint, network, module.DEFAULT_TOKEN_IDS, dtype))
+
+
+def _spec(checkpoint: Checkpoint, network: Transformer, defaults: dict[str, int], dtype: str) -> ModelSpec:
+    config = checkpoint.config
+
+    def token_id(name: str) -> int | None:
+        return checkpoint.token_id(name, defaults.get(name))
+
+    def required(name: str, instead: str = "") -> int:
+        value = token_id(name)
+        value = token_id(instead) if value is None and instead else value
+        if value is None:
+            raise ValueError(f"{checkpoint.path} does not say its {name}")
+        return value
+
+    max_tokens = config.get("max_position_embeddings", config.get("n_positions", 512))
+    return ModelSpec(
+        name=checkpoint.path.name,
+        architecture=(config.get("architectures") or [config["model_type"]])[0],
+        digest=checkpoint.digest(),
+        dtype=dtype,
+        device=str(network.device),
+        num_parameters=network.num_parameters,
+        vocab_size=config["vocab_size"],
+        max_input_tokens=max_tokens,
+        max_target_tokens=max_tokens,
+        decoder_start_token_id=required("decoder_start_token_id", "bos_token_id"),
+        eos_token_id=required("eos_token_id"),
+        pad_token_id=required("pad_token_id", "eos_token_id"),
+        bos_token_id=token_id("bos_token_id"),
+        forced_bos_token_id=token_id("forced_bos_token_id"),
+        forced_eos_token_id=token_id("forced_eos_token_id"),
+    )
+
+
+class LeanModel:
+    """A `Seq2SeqModel`. One thread owns it.
+
+    `counters` counts work since loading: rows_encoded, padded_tokens (computed in attention for padding only), steps,
+    decoder_rows (over all steps), rows_projected (cross-attention keys and values), scored_tokens.
+    """
+
+    def __init__(self, network: Transformer, spec: ModelSpec) -> None:
+        self._network = network
+        self._spec = spec
+        # Keys and values of open states by the id of the encoder row they belong to. They keep the row alive, so an id
+        # found here is that row's.
+        self._open: WeakValueDictionary[int, CrossKeysValues] = WeakValueDictionary()
+        self.counters: Counter[str] = Counter()
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model is."""
+        return self._spec
+
+    @torch.inference_mode()
+    def encode(self, rows: Sequence[Sequence[int]]) -> list[EncodedRow]:
+        """See `Seq2SeqModel.encode`.
+
+        Raises:
+            ValueError: If a row is empty or longer than `spec.max_input_tokens`.
+        """
+        for row in rows:
+            if not 0 < len(row) <= self._spec.max_input_tokens:
+                raise ValueError(f"an input row has {len(row)} tokens; 1 to {self._spec.max_input_tokens} are possible")
+        order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
+        states: dict[int, Tensor] = {}
+        for batch in _batches(order, [len(row) for row in rows]):
+            packed = self._encode_packed([rows[number] for number in batch])
+            # Clones: a view would keep the whole batch alive for as long as one of its rows is cached.
+            parts = torch.split(packed, [len(rows[number]) for number in batch])
+            states.update(zip(batch, (part.clone() for part in parts), strict=True))
+        self.counters["rows_encoded"] += len(rows)
+        return [EncodedRow(states[number]) for number in range(len(rows))]
+
+    def _encode_packed(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        net = self._network
+        lengths = [len(row) for row in rows]
+        ids = torch.tensor([token for row in rows for token in row], device=net.device)
+        steps = torch.arange(lengths[-1], device=net.device)
+        positions = torch.cat([steps[:length] for length in lengths])
+        bias = None if net.encoder.bias is None else net.encoder.bias.at(steps[None] - steps[:, None])
+        attend = attention.packed_attention(lengths, net.device)
+        self.counters["padded_tokens"] += attend.num_padded_tokens
+        return net.encode(ids, positions, lambda _, qkv: attend(qkv, bias, net.encoder.scale))
+
+    @torch.inference_mode()
+    def open(self, rows: Sequence[EncodedRow], *, num_beams: int = 1) -> LeanState:
+        """See `Seq2SeqModel.open`."""
+        net = self._network
+        cross = self._cross_keys_values([row.states for row in rows])
+        inner = cross.layers[0][0].shape[1] * cross.layers[0][0].shape[3]
+        # On CPU in float32 whatever the model's dtype: they are small, and a bfloat16 product whose shape grows with
+        # every token costs two to three times the float32 one.
+        dtype = torch.float32 if net.device.type == "cpu" else net.dtype
+        own = SelfKeysValues(len(net.decoder_layers), num_beams * len(rows), inner, dtype=dtype, device=net.device)
+        return LeanState(cross, own, num_beams=num_beams)
+
+    def _cross_keys_values(self, states: Sequence[Tensor]) -> CrossKeysValues:
+        net = self._network
+        lengths = [len(row) for row in states]
+        packed = torch.cat(list(states))
+        layers = []
+        for number in range(len(net.decoder_layers)):
+            projected = net.cross_keys_values(number, packed)
+            layers.append(_by_row(projected, lengths))
+        cross = CrossKeysValues(states, layers)
+        self._open.update({id(row): cross for row in states})
+        self.counters["rows_projected"] += len(states)
+        return cross
+
+    @torch.inference_mode()
+    def step(self, items: Sequence[StepItem]) -> list[Tensor]:
+        """See `Seq2SeqModel.step`."""
+        net = self._network
+        states = [_own(item.state) for item in items]
+        sizes = [item.tokens.numel() for item in items]
+        ids = torch.cat([item.tokens.flatten() for item in items]).to(net.device)
+        positions = torch.tensor([state.position for state in states for _ in range(state.num_beams * state.num_rows)])
+        for state in states:
+            state.own.reserve()
+        attend_self = functools.partial(self._step_self, states, sizes)
+        attend_cross = functools.partial(self._step_cross, states, sizes)
+        logits = net.logits(net.decode(ids, positions.to(net.device), attend_self, attend_cross))
+        for state in states:
+            state.own.length += 1
+        self.counters["steps"] += 1
+        self.counters["decoder_rows"] += len(ids)
+        return [
+            part.view(state.num_beams, state.num_rows, -1)
+            for part, state in zip(torch.split(logits, sizes), states, strict=True)
+        ]
+
+    def _step_self(self, states: Sequence[LeanState], sizes: Sequence[int], layer: int, qkv: Tensor) -> Tensor:
+        stack = self._network.decoder
+        wide = qkv.to(states[0].own.dtype)
+        outputs = []
+        for state, part in zip(states, torch.split(wide, list(sizes)), strict=True):
+            keys, values = state.own.append(layer, part[:, 1:])
+            bias = None if stack.bias is None else stack.bias.past(len(keys))
+            outputs.append(attention.step_self_attention(part[:, 0], keys, values, bias, stack.scale).flatten(1))
+        return _joined(outputs).to(qkv.dtype)
+
+    def _step_cross(self, states: Sequence[LeanState], sizes: Sequence[int], layer: int, q: Tensor) -> Tensor:
+        scale = self._network.decoder.scale
+        outputs = []
+        for state, part in zip(states, torch.split(q, list(sizes)), strict=True):
+            keys, values = state.cross.layers[layer]
+            queries = torch.unflatten(part, 0, (state.num_beams, state.num_rows))
+            out = attention.step_cross_attention(queries, keys, values, state.cross.mask, scale)
+            outputs.append(out.reshape(len(part), -1))
+        return _joined(outputs)
+
+    @torch.inference_mode()
+    def reorder(self, state: DecodeState, beams: Tensor) -> None:
+        """See `Seq2SeqModel.reorder`."""
+        _own(state).reorder(beams.to(self._network.device))
+
+    @torch.inference_mode()
+    def score(self, rows: Sequence[EncodedRow], targets: Sequence[Sequence[int]]) -> list[Tensor]:
+        """See `Seq2SeqModel.score`.
+
+        Targets go through the decoder as a prefix tree: what they share is computed once.
+
+        Raises:
+            ValueError: If a target is empty or longer than `spec.max_target_tokens`.
+        """
+        for target in targets:
+            if not 0 < len(target) <= self._spec.max_target_tokens:
+                raise ValueError(f"a target has {len(target)} tokens; 1 to {self._spec.max_target_tokens} are possible")
+        scores = [torch.empty(len(rows), len(target), device=self._network.device) for target in targets]
+        for tree in token_trees(targets, self._spec.decoder_start_token_id, max_nodes=_MAX_TREE_NODES):
+            size = max(1, _MAX_PACKED_TOKENS // len(tree.tokens))
+            for first in range(0, len(rows), size):
+                self._score_tree([row.states for row in rows[first : first + size]], first, tree, targets, scores)
+        return scores
+
+    def _score_tree(
+        self,
+        rows: Sequence[Tensor],
+        first: int,
+        tree: TokenTree,
+        targets: Sequence[Sequence[int]],
+        scores: Sequence[Tensor],
+    ) -> None:
+        """Fills the scores of one tree's targets under the rows from number `first` on."""
+        net = self._network
+        missing = [row for row in rows if id(row) not in self._open]
+        projected = self._cross_keys_values(missing) if missing else None  # alive until the rows are scored
+        where = [(cross := self._open[id(row)], cross.index(row)) for row in rows]
+        states = teacher.tree_states(net, where, tree)
+        nodes = [node for path in tree.paths.values() for node in path]
+        tokens = [token for number in tree.paths for token in targets[number]]
+        log_probs = teacher.log_probs(net, states, nodes, tokens, block=max(1, _MAX_LOGITS // self._spec.vocab_size))
+        parts = torch.split(log_probs, [len(path) for path in tree.paths.values()], dim=1)
+        for number, part in zip(tree.paths, parts, strict=True):
+            scores[number][first : first + len(rows)] = part
+        self.counters["scored_tokens"] += len(rows) * len(tree.tokens)
+        del projected
+
+
+def _own(state: DecodeState) -> LeanState:
+    if not isinstance(state, LeanState):
+        raise TypeError(f"a state of another model: {type(state).__name__}")
+    return state
+
+
+def _by_row(packed: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Keys and values (S, 2, H, d) of packed rows -> two of (N, H, T, d), zero beyond a row's length."""
+    longest = max(lengths)
+    _, _, heads, width = packed.shape
+    make = packed.new_empty if min(lengths) == longest else packed.new_zeros
+    both = make(2, len(lengths), heads, longest, width)
+    for row, part in enumerate(torch.split(packed, list(lengths))):
+        both[:, row, :, : lengths[row]] = part.permute(1, 2, 0, 3)
+    return both[0], both[1]
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _batches(order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Cuts rows, given in the order of their lengths, where a batch would pass the token bound."""
+    batch: list[int] = []
+    size = 0
+    for number in order:
+        if batch and size + lengths[number] > _MAX_PACKED_TOKENS:
+            yield batch
+            batch, size = [], 0
+        batch.append(number)
+        size += lengths[number]
+    if batch:
+        yield batch

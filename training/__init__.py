@@ -1,0 +1,1 @@
+"""Training programs: generators today, joint retriever and generator training beside them."""

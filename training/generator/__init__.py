@@ -1,0 +1,1 @@
+"""Training of the embedded default generator from a pretrained encoder (``python -m training.generator --help``)."""
