@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from cli.errors import CommandFailed
+from cli.patience import patiently
 from cli.session import add_collection_argument, add_connection_arguments, connected
 from cli.writing import SourceWriter, Written
 from ingestion.chunker import ChunkOptions
@@ -94,13 +95,17 @@ def _read_options(arguments: argparse.Namespace) -> ReadOptions:
 
 
 def _existing_sources(client: RagClient, collection: str) -> dict[str, str]:
-    """Digests by name; makes the collection if it does not exist."""
-    try:
-        return {source.name: source.digest for source in client.list_sources(collection=collection, page_size=1000)}
-    except NotFound:
-        client.create_collection(collection)
-        print(f"created collection {collection!r}", file=sys.stderr)
-        return {}
+    """Digests by name; makes the collection if it does not exist. Waits for the services, but not for a gateway."""
+
+    def read() -> dict[str, str]:
+        try:
+            return {source.name: source.digest for source in client.list_sources(collection=collection, page_size=1000)}
+        except NotFound:
+            client.create_collection(collection)
+            print(f"created collection {collection!r}", file=sys.stderr)
+            return {}
+
+    return patiently(read, on_wait=_tell_waiting, is_hopeless=lambda error: error.reason == "UNREACHABLE")
 
 
 def _ingest(

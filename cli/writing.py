@@ -3,18 +3,17 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
+from cli.patience import patiently
 from ingestion.files import FoundFile
 from ingestion.passages import Passage as CutPassage
 from ingestion.sync import part_digest, stale_parts
 from rag_client import Passage, RagClient, Source, TextSpan, UpsertResult, field
-from rag_client.errors import NotReady, Overloaded
 
 BATCH_PASSAGES = 128  # Few enough to see progress, enough to fill the encoder.
-_RETRY_SECONDS = 120.0
-_FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.25, 5.0
 
 Result = TypeVar("Result")
 
@@ -149,12 +148,15 @@ class SourceWriter:
 
     def _delete_stale(self, sources: Iterable[Source], ids: set[str]) -> None:
         for source in sources:
-            stored = self._client.list_passages(
-                collection=self._collection, filter=field("source") == source.name, page_size=1000
-            )
-            stale = iter([passage.id for passage in stored if passage.id not in ids])
+            stored = self._patiently(partial(self._stored_ids, source.name))
+            stale = iter([id_ for id_ in stored if id_ not in ids])
             while batch := list(islice(stale, self._batch_passages)):
                 self._delete(ids=batch)
+
+    def _stored_ids(self, source: str) -> list[str]:
+        of_source = field("source") == source
+        stored = self._client.list_passages(collection=self._collection, filter=of_source, page_size=1000)
+        return [passage.id for passage in stored]
 
     def _delete_stale_parts(self, file: FoundFile, names: Iterable[str]) -> None:
         if stale := stale_parts(self._existing, file, names):
@@ -165,18 +167,7 @@ class SourceWriter:
         self._on_written(Written(num_deleted=result.num_deleted))
 
     def _patiently(self, call: Callable[[], Result]) -> Result:
-        """Tries again while the services are away or overloaded: every call here may be repeated."""
-        waited, pause = 0.0, _FIRST_PAUSE_SECONDS
-        while True:
-            try:
-                return call()
-            except (NotReady, Overloaded) as error:
-                if waited >= _RETRY_SECONDS:
-                    raise
-                pause = min(max(pause * 2, error.retry_after_seconds or 0.0), _LAST_PAUSE_SECONDS)
-                waited += pause
-                self._on_wait(error.message)
-                self._sleep(pause)
+        return patiently(call, on_wait=self._on_wait, sleep=self._sleep)
 
 
 def _sources(file: FoundFile, names: set[str]) -> list[Source]:
