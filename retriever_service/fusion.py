@@ -31,7 +31,7 @@ class Fusion:
 
     method: FusionMethod = FusionMethod.LINEAR
     dense_weight: float = 1.0
-    lexical_weight: float = 0.03
+    lexical_weight: float = 0.04
     rrf_k: float = 60.0
 
     def __post_init__(self) -> None:

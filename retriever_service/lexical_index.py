@@ -25,6 +25,11 @@ LANGUAGES = (
     "norwegian", "portuguese", "romanian", "russian", "spanish", "swedish", "tamil", "turkish",
 )  # fmt: skip
 
+# Words that ask. Passages state, so these are rare in them, and BM25 would take the rare for the telling.
+QUESTION_WORDS: Mapping[str, Sequence[str]] = {
+    "english": ("what", "which", "who", "whom", "whose", "when", "where", "why", "how", "do", "does", "did"),
+}
+
 FORMAT = 1
 _STATE_FILE = "applied.json"
 _ANALYZER = "passage"
@@ -66,6 +71,7 @@ class LexicalIndex:
         self._directory = directory
         self._origin = {"format": FORMAT, "language": language, "store_id": store_id}
         self._analyzer = _analyzer(language)
+        self._query_analyzer = _analyzer(language, without=QUESTION_WORDS.get(language, ()))
         self._schema = _schema()
         self.applied_sequence = _read_state(directory, self._origin)
         try:
@@ -159,7 +165,7 @@ class LexicalIndex:
         return np.array(rows, np.int64), np.array([score for score, _ in hits], np.float64)
 
     def _terms(self, text: str) -> Any:
-        counts = Counter(self._analyzer.analyze(text))
+        counts = Counter(self._query_analyzer.analyze(text) or self._analyzer.analyze(text))
         queries = [
             (tantivy.Occur.Should, _boosted(tantivy.Query.term_query(self._schema, "text", word, "freq"), count))
             for word, count in itertools.islice(counts.items(), _MAX_QUERY_TERMS)
@@ -178,10 +184,12 @@ def _boosted(query: Any, count: int) -> Any:
     return query if count == 1 else tantivy.Query.boost_query(query, float(count))
 
 
-def _analyzer(language: str) -> Any:
-    """Words in lower case, stemmed. Stop words stay: BM25 weighs them down by itself."""
+def _analyzer(language: str, without: Sequence[str] = ()) -> Any:
+    """Words in lower case, stemmed, but those in `without`. Stop words stay: BM25 weighs them down by itself."""
     builder = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())
     builder = builder.filter(tantivy.Filter.remove_long(_MAX_WORD_BYTES)).filter(tantivy.Filter.lowercase())
+    if without:
+        builder = builder.filter(tantivy.Filter.custom_stopword(list(without)))
     return builder.build() if language == NO_STEMMING else builder.filter(tantivy.Filter.stemmer(language)).build()
 
 

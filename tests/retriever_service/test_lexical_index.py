@@ -117,3 +117,17 @@ def test_unknown_languages_are_refused_with_the_known_ones():
     assert check_language("") == "english"
     with pytest.raises(InvalidRequest, match=r"klingon.*english"):
         check_language("klingon")
+
+
+def test_words_that_ask_find_nothing_unless_there_is_nothing_else(index):
+    index.add([(6, "", "Who and what and which were names of three songs.")])
+    index.commit(6)
+    assert 6 not in index.search("Which capital does Germany have?", 5)[0].tolist()
+    assert index.search("who what which", 5)[0].tolist() == [6]
+
+
+def test_words_that_ask_count_in_a_collection_of_another_language(open_index):
+    index = open_index("german")
+    index.add([(6, "", "Die Band The Who stammt aus London.")])
+    index.commit(6)
+    assert index.search("who", 5)[0].tolist() == [6]
