@@ -47,7 +47,7 @@ def main() -> None:
     folder = arguments.work / arguments.name
     folder.mkdir(parents=True, exist_ok=True)
     passages, questions = _inputs(arguments.name, arguments.limit, folder)
-    options = AnswerOptions(collection=arguments.name, top_k=arguments.top_k, model=arguments.model)
+    options = AnswerOptions(collection=arguments.name, top_k=arguments.top_k, model=arguments.model.replace("-", "_"))
     with running_services(folder / "data") as gateway:
         subprocess.run([sys.executable, "-m", "cli", "ingest", str(passages), "--collection", arguments.name,
                         "--address", gateway], cwd=ROOT, check=True)  # fmt: skip
@@ -59,6 +59,8 @@ def main() -> None:
         )
         report = evaluate(settings)
     print_report(report, Console())
+    if report.counts["errors"]:
+        raise SystemExit(f"{report.counts['errors']} questions failed: see {results}")
     written = {
         **describe(),
         "num_passages": num_passages,

@@ -167,7 +167,9 @@ def _at_threshold(answerable: Sequence[Result], unanswerable: Sequence[Result], 
         min_confidence=threshold,
         answered=_ratio(len(answered), len(answerable)),
         exact_match_of_answered=_ratio(sum(result.exact_match for result in answered), len(answered)),
-        unanswerable_abstained=_ratio(sum(not _stays(result, threshold) for result in unanswerable), len(unanswerable)),
+        unanswerable_abstained=_ratio(
+            sum(not result.error and not _stays(result, threshold) for result in unanswerable), len(unanswerable)
+        ),
     )
 
 
