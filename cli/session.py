@@ -1,6 +1,7 @@
 """The connection to the gateway that most commands share, and what its failures mean to a person."""
 
 import argparse
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_DATA_DIR,
         help="of `rag up`, to find its gateway (default: %(default)s)",
     )
-    parser.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS", help="for one call (%(default)s)")
+    parser.add_argument("--timeout", type=_seconds, default=120.0, metavar="SECONDS", help="for one call (%(default)s)")
 
 
 def add_collection_argument(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +51,13 @@ def connected(arguments: argparse.Namespace) -> Iterator[RagClient]:
 def empty_collection(name: str) -> CommandFailed:
     """What to say of a collection without passages."""
     return CommandFailed(f"collection {name!r} has no passages: `rag ingest PATH{_option(name)}`")
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not more than 0 seconds")
+    return seconds
 
 
 def _explain(error: RagError, client: RagClient) -> str:

@@ -28,7 +28,7 @@ def test_a_killed_retriever_is_unavailable_by_name_and_comes_back(system):
             except NotReady:
                 assert time.monotonic() < deadline
                 time.sleep(0.2)
-        assert answer.text == "Nairobi"
+        assert answer.is_answered
         assert answer.citations[0].passage.source == "Kenya.md"
 
 
