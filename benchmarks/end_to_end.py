@@ -11,25 +11,20 @@ import gzip
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 
 from benchmarks.machine import RESULTS, ROOT, describe
-from cli.addresses import is_running, read_addresses
+from cli.running import running_services
 from evaluation.report import print_report
 from evaluation.run import EvaluationSettings, evaluate
 from rag_client import AnswerOptions, RagClient
 
 SHARED_DATA = Path(os.environ.get("RAG_SHARED_DATA", ROOT.parent / "shared" / "data"))
-START_SECONDS = 180.0
 
 
 def main() -> None:
@@ -71,23 +66,6 @@ def main() -> None:
     suffix = "" if arguments.model == "rag-sequence" else f"-{arguments.model}"
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{arguments.name}{suffix}.json").write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n")
-
-
-@contextmanager
-def running_services(data_dir: Path) -> Iterator[str]:
-    """`rag up` on free ports while the context lasts; yields the gateway's address."""
-    argv = [sys.executable, "-m", "cli", "up", "--port", "0", "--data-dir", str(data_dir), "--quiet"]
-    process = subprocess.Popen(argv, cwd=ROOT)
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not is_running(data_dir):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"the services did not start; see {data_dir}/logs")
-            time.sleep(0.2)
-        yield read_addresses(data_dir)["gateway"]
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait()
 
 
 def _inputs(name: str, limit: int, folder: Path) -> tuple[Path, Path]:

@@ -2,22 +2,16 @@
 
 import argparse
 import json
-import signal
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.rule import Rule
 
 from cli import ingest
-from cli.addresses import is_running, read_addresses
 from cli.errors import CommandFailed
 from cli.render import make_console, print_answer
+from cli.running import running_services
 from evaluation.answers import exact_match
 from rag_client import RagClient, RagError
 
@@ -29,7 +23,6 @@ _QUESTIONS = (
     "What is the capital of Kazakhstan?",
 )
 _MAX_CITATIONS = 2
-_START_SECONDS, _STOP_SECONDS = 300.0, 60.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +35,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the demonstration; 1 when an answer is wrong."""
     knowledge_base, golds = arguments.examples / "sample_kb", _read_golds(arguments.examples)
     console = make_console()
-    with tempfile.TemporaryDirectory(prefix="rag-demo-") as folder, _services(Path(folder), arguments.model) as address:
+    with (
+        tempfile.TemporaryDirectory(prefix="rag-demo-") as folder,
+        running_services(Path(folder), model=arguments.model) as address,
+    ):
         parser = argparse.ArgumentParser()
         ingest.add_arguments(parser)
         if ingest.run(parser.parse_args([str(knowledge_base), "--address", address])):
@@ -65,33 +61,6 @@ def _ask(client: RagClient, question: str, golds: list[str], console: Console) -
     if not is_right:
         console.print(f"[red]wrong[/]: expected {' or '.join(golds)}")
     return is_right
-
-
-@contextmanager
-def _services(data_dir: Path, model: str | None) -> Iterator[str]:
-    """Runs `rag up` on free ports; gives the gateway's address once all is ready."""
-    argv = [sys.executable, "-m", "cli", "up", "--port=0", "--quiet", f"--data-dir={data_dir}"]
-    process = subprocess.Popen(argv + ([f"--model={model}"] if model else []), start_new_session=True)
-    try:
-        yield _wait_until_ready(process, data_dir)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait_until_ready(process: subprocess.Popen[bytes], data_dir: Path) -> str:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise CommandFailed("the services did not start")  # `rag up` has said why.
-        if is_running(data_dir):
-            return read_addresses(data_dir)["gateway"]
-        time.sleep(0.1)
-    raise CommandFailed(f"the services were not ready after {_START_SECONDS:g} seconds")
 
 
 def _read_golds(examples: Path) -> dict[str, list[str]]:
