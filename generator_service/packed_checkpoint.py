@@ -115,6 +115,7 @@ def restore(packed: Path, cache: Path) -> Path:
         return target
     cache.mkdir(parents=True, exist_ok=True)
     own = Path(tempfile.mkdtemp(prefix=target.name + ".", dir=cache))
+    own.chmod(0o755)  # mkdtemp's 0700 would lock out the user of an image that was built by root
     try:
         _write_restored(packed, own, manifest)
         _publish(own, target, manifest)
