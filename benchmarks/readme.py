@@ -105,6 +105,11 @@ def _default_model(result: Mapping[str, Any]) -> str:
     for row in result["rows"]:
         scores = " | ".join(f"{100 * row[key]:.1f}" for key in ("em_raw", "f1_raw", "em", "f1"))
         lines.append(f"| {row['dataset']} ({row['num_questions']:,}) | {row['weights']} | {scores} |")
+    same = result["identical_ratio"]
+    lines += [
+        "",
+        f"{100 * same['squad-dev']:.1f} % of {same['num_questions']:,} answers are the same with either weights.",
+    ]
     return "\n".join(lines)
 
 
