@@ -84,7 +84,8 @@ def _end_to_end(title: str, result: Mapping[str, Any]) -> str:
     where = (
         f"{machine['processor']}, {machine['cores']} cores, {result['num_callers']} callers; commit {result['commit']}."
     )
-    return "\n".join([head, "", *rows, "", f"{abstained}{where}"])
+    note = f" {result['note']}" if "note" in result else ""
+    return "\n".join([head, "", *rows, "", f"{abstained}{where}{note}"])
 
 
 def _abstention(report: Mapping[str, Any]) -> str:
