@@ -13,7 +13,11 @@ from benchmarks.machine import RESULTS, ROOT
 
 README = ROOT / "README.md"
 START, END = "<!-- numbers -->", "<!-- /numbers -->"
-TITLES = {"sample": "Sample knowledge base", "squad": "SQuAD, all passages as the knowledge base"}
+TITLES = {
+    "sample": "Sample knowledge base",
+    "sample-rag-token": "The same with RAG-Token, which streams",
+    "squad": "SQuAD, all passages as the knowledge base",
+}
 MIN_CONFIDENCE = 0.1  # What the text on abstention names.
 METRICS = {
     "exact_match": "EM",
