@@ -9,7 +9,7 @@ from pathlib import Path
 from cli.addresses import DEFAULT_DATA_DIR, read_addresses
 from cli.errors import CommandFailed
 from rag_client import RagClient, RagError
-from rag_client.errors import InternalError, NotFound, NotReady, Overloaded
+from rag_client.errors import InternalError, NotReady, Overloaded
 
 DEFAULT_COLLECTION = "default"
 
@@ -63,23 +63,13 @@ def _seconds(text: str) -> float:
 def _explain(error: RagError, client: RagClient) -> str:
     if isinstance(error, NotReady) and error.reason == "UNREACHABLE":
         return f"no gateway at {client.target}: start one with `rag up`"
-    if isinstance(error, NotFound):  # The commands name nothing but collections.
-        return f"{error.message.rstrip('.')}; {_existing(client)}"
+    if error.reason == "COLLECTION_NOT_FOUND":
+        return f"{error.message} (`rag ingest PATH` makes one)"
     if isinstance(error, Overloaded):
         return f"the services are overloaded, try again: {error.message}"
     if isinstance(error, InternalError):
         return f"a service failed, its log says more: {error.message}"
     return error.message
-
-
-def _existing(client: RagClient) -> str:
-    try:
-        names = [collection.name for collection in client.list_collections()]
-    except RagError:
-        return "the others could not be listed"
-    if not names:
-        return "there are none yet: `rag ingest PATH` makes one"
-    return f"collections: {', '.join(names)}"
 
 
 def _option(name: str) -> str:

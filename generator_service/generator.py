@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from generator_service.decoding.given import ScoreGiven
@@ -80,7 +80,8 @@ class Generator:
     @property
     def spec(self) -> ModelSpec:
         """The loaded model."""
-        return self._ready.loaded.model.spec
+        loaded = self._ready.loaded
+        return replace(loaded.model.spec, name=loaded.name)
 
     @property
     def limits(self) -> Limits:

@@ -196,7 +196,7 @@ class Library:
                 f"collection {name!r} could not be opened: {self._broken[name]}", reason="COLLECTION_BROKEN"
             )
         if name not in self._open:
-            there = ", ".join(sorted(self._open)) or "none; ingest something first"
+            there = ", ".join(sorted(self._open)) or "none yet"
             raise NotFound(f"no collection {name!r}; there are: {there}", reason="COLLECTION_NOT_FOUND")
         return self._open[name]
 

@@ -29,13 +29,15 @@ _VOCABULARIES = (
     "tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model",
     "source.spm",
 )  # fmt: skip
+_DOWNLOAD = ("*.json", "*.txt", "*.model", "*.spm", "*.safetensors", "pytorch_model*.bin")
 _PACKED_DEFAULT = Path(__file__).parent.parent / "default_model"
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedGenerator:
-    """Everything that comes with a checkpoint."""
+    """Everything that comes with a checkpoint. `name` is "default", a name on the model hub, or a directory's name."""
 
+    name: str
     model: Seq2SeqModel
     tokenizer: PreTrainedTokenizerBase
     prompt: PromptFormat
@@ -47,8 +49,8 @@ def load_generator(name: str, *, dtype: str, device: str, cache_dir: Path) -> Lo
     """Loads a checkpoint.
 
     Args:
-        name: "default" for the generator that comes with the package, a directory, or a name in the local
-            transformers cache.
+        name: "default" for the generator that comes with the package, a directory, or a name on the model hub (the
+            local cache is tried first; HF_HUB_OFFLINE leaves it at that).
         dtype: "float32", "bfloat16" or "float16".
         device: A torch device.
         cache_dir: Where the default generator is unpacked to.
@@ -63,6 +65,7 @@ def load_generator(name: str, *, dtype: str, device: str, cache_dir: Path) -> Lo
     tokenizer = _load_tokenizer(folder)
     generation = GenerationConfig.from_pretrained(folder) if checkpoint.generation is not None else GenerationConfig()
     return LoadedGenerator(
+        name=folder.name if Path(name).is_dir() else name,
         model=model,
         tokenizer=tokenizer,
         prompt=_prompt(checkpoint.config, tokenizer, model.spec.max_input_tokens),
@@ -75,20 +78,19 @@ def locate(name: str, cache_dir: Path) -> Path:
     """The directory of a checkpoint.
 
     Raises:
-        FileNotFoundError: There is no such directory and no such name in the local cache.
+        FileNotFoundError: There is no such directory, and the name is not to be had from the model hub.
     """
     if name == DEFAULT_MODEL:
         return restore(_PACKED_DEFAULT, cache_dir)
     if Path(name).is_dir():
         return Path(name)
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except (HFValidationError, LocalEntryNotFoundError) as error:
+        return Path(snapshot_download(name, allow_patterns=list(_DOWNLOAD)))
+    except Exception as error:  # The hub raises a dozen kinds; each means: not to be had.
         raise FileNotFoundError(
-            f"no generator {name!r}: neither a directory nor in the local transformers cache"
+            f"generator {name!r} is neither a directory nor to be had from the model hub: {error}"
         ) from error
 
 

@@ -47,7 +47,8 @@ class FakeRetriever(retriever_pb2_grpc.RetrieverServiceServicer):
 
     def of(self, name: str) -> FakeCollection:
         if name not in self.collections:
-            raise NotFound(f"no collection {name!r}")
+            there = ", ".join(sorted(self.collections)) or "none yet"
+            raise NotFound(f"no collection {name!r}; there are: {there}", reason="COLLECTION_NOT_FOUND")
         return self.collections[name]
 
     async def CreateCollection(self, request, context):

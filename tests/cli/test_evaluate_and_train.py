@@ -49,7 +49,7 @@ async def test_the_report_is_written_where_asked_and_a_second_run_asks_nothing_a
     [
         (["nowhere.jsonl"], "rag: nowhere.jsonl: No such file or directory\n"),
         (["france.md"], "rag: france.md, line 1: not a question"),
-        (["questions.jsonl", "--collection", "nope"], "rag: no collection 'nope'; collections: default\n"),
+        (["questions.jsonl", "--collection", "nope"], "rag: no collection 'nope'; there are: default ("),
     ],
 )
 async def test_what_cannot_be_evaluated_is_told_in_one_line(

@@ -70,12 +70,12 @@ async def test_an_unknown_collection_is_told_with_those_that_exist(rag: Rag, fil
     await rag("collections", "create", "news", "--address", filled.address)
     finished = await rag(*command, "--collection", "nope", "--address", filled.address)
     assert finished.code == 1
-    assert finished.err == "rag: no collection 'nope'; collections: default, news\n"
+    assert finished.err == "rag: no collection 'nope'; there are: default, news (`rag ingest PATH` makes one)\n"
 
 
 async def test_before_any_ingest_the_missing_collection_says_how_to_make_it(rag: Rag, served: Any) -> None:
     finished = await rag("ask", "q", "--address", served.address)
-    assert finished.err == "rag: no collection 'default'; there are none yet: `rag ingest PATH` makes one\n"
+    assert finished.err == "rag: no collection 'default'; there are: none yet (`rag ingest PATH` makes one)\n"
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])

@@ -210,6 +210,7 @@ def loaded(model: Any = None, **defaults: Any) -> Any:
     tokenizer = word_piece()
     defaults = {"max_new_tokens": 8, "min_new_tokens": 1, **defaults}
     return LoadedGenerator(
+        name="fake",
         model=model or FakeModel(vocab_size=len(tokenizer)),
         tokenizer=tokenizer,
         prompt=PromptFormat(max_input_tokens=64),

@@ -69,7 +69,7 @@ def test_the_digest_follows_the_weights(tiny: Any, tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_named(tiny: Any, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no generator 'some/where'"):
+    with pytest.raises(FileNotFoundError, match="generator 'some/where' is neither"):
         load("some/where", tmp_path)
     with pytest.raises(ValueError, match=r"config\.json"):
         load(tmp_path, tmp_path)
@@ -91,3 +91,9 @@ def test_a_tokenizer_without_separators_gets_the_question_context_format(tiny: A
     ids = prompt.encode(Plain(), "who is it", "Title", "a very long passage")  # type: ignore[arg-type]
     assert ids == [19, 13, 12, 12, 18, 16, 11, 1]
     assert prompt.encode(Plain(), "a b c d e f g h i j", "", "x")[-2:] == [18, 1]  # type: ignore[arg-type]
+
+
+def test_a_directory_gives_the_generator_its_name(tiny: Any, tmp_path: Path) -> None:
+    tokenizer = tiny.word_piece()
+    folder = save(tmp_path / "my-model", tiny.bart(vocab_size=len(tokenizer)), tokenizer)
+    assert load(folder, tmp_path).name == "my-model"
