@@ -1,11 +1,10 @@
-# Everything installs into .venv; every target works alone, from nothing.
+# Every target installs what it needs into .venv and works alone, from nothing.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PACKAGES := serving rag_client ingestion retriever_service generator_service gateway evaluation training cli
 PROTOS := protos/rag/v1/common.proto protos/rag/v1/retriever.proto protos/rag/v1/generator.proto protos/rag/v1/gateway.proto
-# The model hub is never asked: what runs here is installed. Waiting threads sleep instead of spinning.
 export HF_HUB_OFFLINE ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
@@ -54,7 +53,7 @@ test-slow: $(VENV)/.installed-dev
 
 check: lint types contracts drift test
 
-check-deploy: $(VENV)/.installed-dev ## what needs kubectl, promtool or podman; says what is missing
+check-deploy: $(VENV)/.installed-dev ## with kubectl, promtool, podman where they are
 	deploy/check.sh
 
 clean:
