@@ -12,12 +12,10 @@ from gateway.metrics import gateway_metrics
 from gateway.pipeline import Budget, Pipeline
 from gateway.servicer import GatewayServicer
 from protos.rag.v1 import gateway_pb2_grpc
-from serving.admission import Admission
 from serving.config import load_config
 from serving.errors import RagError
 from serving.logs import get_logger
-from serving.metrics import rpc_metrics
-from serving.server import Service, run, serve
+from serving.server import Service, measured_admission, run, serve
 
 GATEWAY_SERVICE = "rag.v1.GatewayService"
 _WAIT_SECONDS = 0.2
@@ -65,17 +63,11 @@ def build(config: GatewayConfig) -> Gateway:
         on_error=gateway_metrics().downstream_error,
     )
     retriever, generator = RetrieverClient(backends.retriever), GeneratorClient(backends.generator)
-    metrics = rpc_metrics("gateway")
     pipeline = Pipeline(
         retriever,
         generator,
         observer=gateway_metrics(),
-        admission=Admission(
-            config.admission.max_items,
-            config.admission.max_tokens,
-            on_change=metrics.set_admitted,
-            on_refuse=metrics.count_refusal,
-        ),
+        admission=measured_admission(config, "gateway"),
         budget=Budget(config.default_timeout_seconds, config.generate_reserve_seconds, config.reply_reserve_seconds),
         min_confidence=config.min_confidence,
     )

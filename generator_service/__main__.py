@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from generator_service.config import GeneratorConfig
 from serving.config import load_config
-from serving.server import Service, build_version, run, serve
+from serving.server import Service, build_version, measured_admission, run, serve
 
 if TYPE_CHECKING:
     from generator_service.generator import Generator
@@ -54,13 +54,10 @@ def build_service(config: GeneratorConfig, generator: Generator) -> Service:
     """The gRPC service of a generator."""
     from generator_service.servicer import GeneratorServicer
     from protos.rag.v1 import generator_pb2_grpc
-    from serving.admission import Admission
-    from serving.metrics import rpc_metrics
 
-    rpcs, room = rpc_metrics("generator"), config.admission
     servicer = GeneratorServicer(
         generator,
-        admission=Admission(room.max_items, room.max_tokens, on_change=rpcs.set_admitted, on_refuse=rpcs.count_refusal),
+        admission=measured_admission(config, "generator"),
         build_version=build_version(),
         max_message_bytes=config.transport.max_message_bytes,
     )

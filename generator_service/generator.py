@@ -58,6 +58,7 @@ class _Ready:
     """What there is once the checkpoint is loaded."""
 
     loaded: LoadedGenerator
+    spec: ModelSpec
     codec: TextCodec
     presenter: Presenter
     engine: Engine
@@ -80,8 +81,7 @@ class Generator:
     @property
     def spec(self) -> ModelSpec:
         """The loaded model."""
-        loaded = self._ready.loaded
-        return replace(loaded.model.spec, name=loaded.name)
+        return self._ready.spec
 
     @property
     def limits(self) -> Limits:
@@ -110,7 +110,8 @@ class Generator:
         codec = TextCodec(loaded.tokenizer, loaded.prompt)
         engine = Engine(loaded.model, self._budget, self._observer)
         engine.start()
-        self._state = _Ready(loaded, codec, Presenter(codec, loaded.confidence), engine)
+        spec = replace(loaded.model.spec, name=loaded.name)
+        self._state = _Ready(loaded, spec, codec, Presenter(codec, loaded.confidence), engine)
         log.info(
             "generator loaded",
             model=self.spec.name,

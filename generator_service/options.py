@@ -37,11 +37,6 @@ class Decoding:
         """K: beams, or samples drawn side by side."""
         return self.num_hypotheses if self.sampling is not None else self.num_beams
 
-    @property
-    def is_greedy(self) -> bool:
-        """One sequence, its tokens certain as they come."""
-        return self.num_beams == 1 and self.sampling is None
-
 
 def resolve(
     options: DecodingOptions,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from retriever_service.config import RetrieverConfig
 from serving.config import load_config
 from serving.errors import RagError
-from serving.server import Service, build_version, run, serve
+from serving.server import Service, build_version, measured_admission, run, serve
 
 if TYPE_CHECKING:
     from retriever_service.retriever import Retriever
@@ -56,12 +56,11 @@ def build_service(config: RetrieverConfig, retriever: Retriever) -> Service:
     from serving.admission import Admission
     from serving.metrics import rpc_metrics
 
-    rpcs, room = rpc_metrics("retriever"), config.admission
-    admission = Admission(room.max_items, room.max_tokens, on_change=rpcs.set_admitted, on_refuse=rpcs.count_refusal)
+    refused = rpc_metrics("retriever").count_refusal
     servicer = RetrieverServicer(
         retriever,
-        admission=admission,
-        upsert_admission=Admission(config.max_upsert_streams, room.max_tokens, on_refuse=rpcs.count_refusal),
+        admission=measured_admission(config, "retriever"),
+        upsert_admission=Admission(config.max_upsert_streams, config.admission.max_tokens, on_refuse=refused),
         build_version=build_version(),
         max_message_bytes=config.transport.max_message_bytes,
     )

@@ -13,6 +13,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection
 
+from serving.admission import Admission
 from serving.config import ServiceConfig, TransportConfig
 from serving.health import Canary, Health
 from serving.interceptor import RpcInterceptor
@@ -48,6 +49,12 @@ def build_version() -> str:
         return version("rag-serving")
     except PackageNotFoundError:
         return "0+uninstalled"
+
+
+def measured_admission(config: ServiceConfig, name: str) -> Admission:
+    """The door of service `name`, as wide as its configuration says, told to its metrics."""
+    room, metrics = config.admission, rpc_metrics(name)
+    return Admission(room.max_items, room.max_tokens, on_change=metrics.set_admitted, on_refuse=metrics.count_refusal)
 
 
 def server_options(transport: TransportConfig) -> list[tuple[str, int]]:
