@@ -55,7 +55,7 @@ async def stub_and_echo():
 async def test_deadline_and_request_id_reach_the_domain(stub_and_echo):
     stub, echo = stub_and_echo
     await stub.Generate(question("x"), timeout=20, metadata=(("x-request-id", "abc-1"),))
-    assert 10 < echo.deadline_seconds <= 20
+    assert 10 < echo.deadline_seconds <= 21  # gRPC rounds a timeout up on the wire
     assert echo.request_id == "abc-1"
 
 
