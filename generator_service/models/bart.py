@@ -10,7 +10,6 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
-from generator_service.models.linear import Linear
 from generator_service.models.transformer import (
     CrossAttention,
     DecoderLayer,
@@ -24,6 +23,7 @@ from generator_service.models.transformer import (
     Transformer,
 )
 from generator_service.models.weights import Weights
+from serving.linear import Linear
 
 FAMILIES = frozenset({"bart", "mbart", "plbart"})
 # What these families' configs mean where they leave a key out.

@@ -19,11 +19,11 @@ from generator_service.models import attention, bart, t5, teacher
 from generator_service.models.base import DecodeState, EncodedRow, ModelSpec, StepItem
 from generator_service.models.cache import CrossKeysValues, LeanState, SelfKeysValues
 from generator_service.models.checkpoint import Checkpoint
-from generator_service.models.linear import Backend, choose_backend
 from generator_service.models.transformer import Transformer
 from generator_service.models.tree import TokenTree, token_trees
 from generator_service.models.weights import Weights
 from serving.errors import Unimplemented
+from serving.linear import Backend, choose_backend
 
 FAMILIES = bart.FAMILIES | t5.FAMILIES
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

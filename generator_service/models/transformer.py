@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from generator_service.models.linear import ACTIVATIONS, Linear
 from serving.errors import Unimplemented
+from serving.linear import ACTIVATIONS, Linear
 
 Norm = Callable[[Tensor], Tensor]
 Attend = Callable[[int, Tensor], Tensor]

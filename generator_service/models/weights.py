@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from generator_service.models.checkpoint import Checkpoint
-from generator_service.models.linear import Backend, Linear, make_linear
+from serving.linear import Backend, Linear, make_linear
 
 
 class Weights:
