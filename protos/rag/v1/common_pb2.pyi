@@ -75,6 +75,7 @@ class Stage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STAGE_RETRIEVE: _ClassVar[Stage]
     STAGE_GENERATE: _ClassVar[Stage]
     STAGE_TOTAL: _ClassVar[Stage]
+    STAGE_RANK: _ClassVar[Stage]
 DATA_TYPE_UNSPECIFIED: DataType
 DATA_TYPE_FLOAT32: DataType
 DATA_TYPE_FLOAT16: DataType
@@ -117,6 +118,7 @@ STAGE_DECODE: Stage
 STAGE_RETRIEVE: Stage
 STAGE_GENERATE: Stage
 STAGE_TOTAL: Stage
+STAGE_RANK: Stage
 
 class Status(_message.Message):
     __slots__ = ("code", "message", "reason")
@@ -410,20 +412,26 @@ class TokenAttribution(_message.Message):
     def __init__(self, token_id: _Optional[int] = ..., text: _Optional[str] = ..., log_probability: _Optional[float] = ..., posteriors: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Hypothesis(_message.Message):
-    __slots__ = ("text", "raw_text", "log_probability", "posteriors", "retrieval_score", "ranking_score")
+    __slots__ = ("text", "raw_text", "log_probability", "posteriors", "retrieval_score", "ranking_score", "confidence", "finish_reason", "num_new_tokens")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     RAW_TEXT_FIELD_NUMBER: _ClassVar[int]
     LOG_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
     POSTERIORS_FIELD_NUMBER: _ClassVar[int]
     RETRIEVAL_SCORE_FIELD_NUMBER: _ClassVar[int]
     RANKING_SCORE_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    NUM_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
     text: str
     raw_text: str
     log_probability: float
     posteriors: _containers.RepeatedScalarFieldContainer[float]
     retrieval_score: float
     ranking_score: float
-    def __init__(self, text: _Optional[str] = ..., raw_text: _Optional[str] = ..., log_probability: _Optional[float] = ..., posteriors: _Optional[_Iterable[float]] = ..., retrieval_score: _Optional[float] = ..., ranking_score: _Optional[float] = ...) -> None: ...
+    confidence: float
+    finish_reason: FinishReason
+    num_new_tokens: int
+    def __init__(self, text: _Optional[str] = ..., raw_text: _Optional[str] = ..., log_probability: _Optional[float] = ..., posteriors: _Optional[_Iterable[float]] = ..., retrieval_score: _Optional[float] = ..., ranking_score: _Optional[float] = ..., confidence: _Optional[float] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., num_new_tokens: _Optional[int] = ...) -> None: ...
 
 class LeaveOneOut(_message.Message):
     __slots__ = ("passage_id", "flips", "exact", "text", "log_probability")
@@ -448,7 +456,7 @@ class StageTiming(_message.Message):
     def __init__(self, stage: _Optional[_Union[Stage, str]] = ..., duration_seconds: _Optional[float] = ...) -> None: ...
 
 class Provenance(_message.Message):
-    __slots__ = ("collection", "index_generation", "sequence", "index_digest", "encoder", "encoder_digest", "generator", "generator_digest", "build_version")
+    __slots__ = ("collection", "index_generation", "sequence", "index_digest", "encoder", "encoder_digest", "generator", "generator_digest", "build_version", "collection_state")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     INDEX_GENERATION_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
@@ -458,6 +466,7 @@ class Provenance(_message.Message):
     GENERATOR_FIELD_NUMBER: _ClassVar[int]
     GENERATOR_DIGEST_FIELD_NUMBER: _ClassVar[int]
     BUILD_VERSION_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_STATE_FIELD_NUMBER: _ClassVar[int]
     collection: str
     index_generation: int
     sequence: int
@@ -467,7 +476,8 @@ class Provenance(_message.Message):
     generator: str
     generator_digest: str
     build_version: str
-    def __init__(self, collection: _Optional[str] = ..., index_generation: _Optional[int] = ..., sequence: _Optional[int] = ..., index_digest: _Optional[str] = ..., encoder: _Optional[str] = ..., encoder_digest: _Optional[str] = ..., generator: _Optional[str] = ..., generator_digest: _Optional[str] = ..., build_version: _Optional[str] = ...) -> None: ...
+    collection_state: str
+    def __init__(self, collection: _Optional[str] = ..., index_generation: _Optional[int] = ..., sequence: _Optional[int] = ..., index_digest: _Optional[str] = ..., encoder: _Optional[str] = ..., encoder_digest: _Optional[str] = ..., generator: _Optional[str] = ..., generator_digest: _Optional[str] = ..., build_version: _Optional[str] = ..., collection_state: _Optional[str] = ...) -> None: ...
 
 class Limit(_message.Message):
     __slots__ = ("name", "value", "unit")

@@ -28,7 +28,7 @@ from protos.rag.v1 import generator_pb2 as protos_dot_rag_dot_v1_dot_generator__
 from protos.rag.v1 import retriever_pb2 as protos_dot_rag_dot_v1_dot_retriever__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bprotos/rag/v1/gateway.proto\x12\x06rag.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aprotos/rag/v1/common.proto\x1a\x1dprotos/rag/v1/generator.proto\x1a\x1dprotos/rag/v1/retriever.proto\"v\n\x04Turn\x12\x1f\n\x04role\x18\x01 \x01(\x0e\x32\x11.rag.v1.Turn.Role\x12\x0c\n\x04text\x18\x02 \x01(\t\"?\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n\tROLE_USER\x10\x01\x12\x12\n\x0eROLE_ASSISTANT\x10\x02\"\xc8\x01\n\rAnswerOptions\x12+\n\tretrieval\x18\x01 \x01(\x0b\x32\x18.rag.v1.RetrievalOptions\x12)\n\x08\x64\x65\x63oding\x18\x02 \x01(\x0b\x32\x17.rag.v1.DecodingOptions\x12/\n\x0b\x65xplanation\x18\x03 \x01(\x0b\x32\x1a.rag.v1.ExplanationOptions\x12\x1b\n\x0emin_confidence\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x11\n\x0f_min_confidence\"\x84\x01\n\rAnswerRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x1d\n\x07history\x18\x02 \x03(\x0b\x32\x0c.rag.v1.Turn\x12\x1a\n\x04task\x18\x03 \x01(\x0e\x32\x0c.rag.v1.Task\x12&\n\x07options\x18\x04 \x01(\x0b\x32\x15.rag.v1.AnswerOptions\"]\n\x0c\x43itedPassage\x12+\n\tretrieved\x18\x01 \x01(\x0b\x32\x18.rag.v1.RetrievedPassage\x12\r\n\x05prior\x18\x02 \x01(\x01\x12\x11\n\tposterior\x18\x03 \x01(\x01\"\xaf\x03\n\x06\x41nswer\x12\x11\n\tanswer_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x10\n\x08raw_text\x18\x03 \x01(\t\x12+\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x14.rag.v1.FinishReason\x12\x17\n\x0flog_probability\x18\x05 \x01(\x01\x12\x12\n\nconfidence\x18\x06 \x01(\x01\x12\'\n\tcitations\x18\x07 \x03(\x0b\x32\x14.rag.v1.CitedPassage\x12(\n\x06tokens\x18\x08 \x03(\x0b\x32\x18.rag.v1.TokenAttribution\x12&\n\nhypotheses\x18\t \x03(\x0b\x32\x12.rag.v1.Hypothesis\x12*\n\rleave_one_out\x18\n \x03(\x0b\x32\x13.rag.v1.LeaveOneOut\x12$\n\x05model\x18\x0b \x01(\x0e\x32\x15.rag.v1.DecodingModel\x12\x19\n\x11pruned_prior_mass\x18\x0c \x01(\x01\x12\x16\n\x0enum_new_tokens\x18\r \x01(\r\x12\x18\n\x10num_input_tokens\x18\x0e \x01(\r\"~\n\x0e\x41nswerResponse\x12\x1e\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x0e.rag.v1.Answer\x12&\n\nprovenance\x18\x02 \x01(\x0b\x32\x12.rag.v1.Provenance\x12$\n\x07timings\x18\x03 \x03(\x0b\x32\x13.rag.v1.StageTiming\"\x8a\x01\n\x13StreamAnswerRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x1d\n\x07history\x18\x02 \x03(\x0b\x32\x0c.rag.v1.Turn\x12\x1a\n\x04task\x18\x03 \x01(\x0e\x32\x0c.rag.v1.Task\x12&\n\x07options\x18\x04 \x01(\x0b\x32\x15.rag.v1.AnswerOptions\"\xc1\x01\n\x14StreamAnswerResponse\x12#\n\x05stage\x18\x01 \x01(\x0b\x32\x12.rag.v1.StageEventH\x00\x12-\n\x08passages\x18\x02 \x01(\x0b\x32\x19.rag.v1.RetrievedPassagesH\x00\x12#\n\x05\x64\x65lta\x18\x03 \x01(\x0b\x32\x12.rag.v1.TokenDeltaH\x00\x12\'\n\x05\x66inal\x18\x04 \x01(\x0b\x32\x16.rag.v1.AnswerResponseH\x00\x42\x07\n\x05\x65vent\"1\n\nStageEvent\x12#\n\x06timing\x18\x01 \x01(\x0b\x32\x13.rag.v1.StageTiming\"g\n\x11RetrievedPassages\x12*\n\x08passages\x18\x01 \x03(\x0b\x32\x18.rag.v1.RetrievedPassage\x12&\n\nprovenance\x18\x02 \x01(\x0b\x32\x12.rag.v1.Provenance\"l\n\x15\x43ompareAnswersRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12&\n\x07options\x18\x02 \x01(\x0b\x32\x15.rag.v1.AnswerOptions\x12\x19\n\x11index_generations\x18\x03 \x03(\x04\"A\n\x16\x43ompareAnswersResponse\x12\'\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x16.rag.v1.AnswerResponse\"\x80\x02\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\x11\n\tanswer_id\x18\x01 \x01(\t\x12\'\n\x06rating\x18\x02 \x01(\x0e\x32\x17.rag.v1.Feedback.Rating\x12\x17\n\x0f\x65xpected_answer\x18\x03 \x01(\t\x12\x0f\n\x07\x63omment\x18\x04 \x01(\t\x12\x1b\n\x13helpful_passage_ids\x18\x05 \x03(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"A\n\x06Rating\x12\x16\n\x12RATING_UNSPECIFIED\x10\x00\x12\x0f\n\x0bRATING_GOOD\x10\x01\x12\x0e\n\nRATING_BAD\x10\x02\"9\n\x13SendFeedbackRequest\x12\"\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x01 \x01(\x0b\x32\x10.rag.v1.Feedback\"+\n\x14SendFeedbackResponse\x12\x13\n\x0b\x66\x65\x65\x64\x62\x61\x63k_id\x18\x01 \x01(\t\"\x1e\n\x1cGatewayServiceGetInfoRequest\"\xbd\x01\n\x1dGatewayServiceGetInfoResponse\x12$\n\x07service\x18\x01 \x01(\x0b\x32\x13.rag.v1.ServiceInfo\x12:\n\tretriever\x18\x02 \x01(\x0b\x32\'.rag.v1.RetrieverServiceGetInfoResponse\x12:\n\tgenerator\x18\x03 \x01(\x0b\x32\'.rag.v1.GeneratorServiceGetInfoResponse*\xcd\x01\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x1b\n\x17TASK_QUESTION_ANSWERING\x10\x01\x12\x11\n\rTASK_DIALOGUE\x10\x02\x12\x16\n\x12TASK_SUMMARIZATION\x10\x03\x12\x1c\n\x18TASK_DOCUMENT_GENERATION\x10\x04\x12\x17\n\x13TASK_RECOMMENDATION\x10\x05\x12\x14\n\x10TASK_TRANSLATION\x10\x06\x12\x1a\n\x16TASK_FACT_VERIFICATION\x10\x07\x32\xa3\x03\n\x0eGatewayService\x12<\n\x06\x41nswer\x12\x15.rag.v1.AnswerRequest\x1a\x16.rag.v1.AnswerResponse\"\x03\x90\x02\x01\x12P\n\x0cStreamAnswer\x12\x1b.rag.v1.StreamAnswerRequest\x1a\x1c.rag.v1.StreamAnswerResponse\"\x03\x90\x02\x01\x30\x01\x12T\n\x0e\x43ompareAnswers\x12\x1d.rag.v1.CompareAnswersRequest\x1a\x1e.rag.v1.CompareAnswersResponse\"\x03\x90\x02\x01\x12N\n\x0cSendFeedback\x12\x1b.rag.v1.SendFeedbackRequest\x1a\x1c.rag.v1.SendFeedbackResponse\"\x03\x90\x02\x02\x12[\n\x07GetInfo\x12$.rag.v1.GatewayServiceGetInfoRequest\x1a%.rag.v1.GatewayServiceGetInfoResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bprotos/rag/v1/gateway.proto\x12\x06rag.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aprotos/rag/v1/common.proto\x1a\x1dprotos/rag/v1/generator.proto\x1a\x1dprotos/rag/v1/retriever.proto\"v\n\x04Turn\x12\x1f\n\x04role\x18\x01 \x01(\x0e\x32\x11.rag.v1.Turn.Role\x12\x0c\n\x04text\x18\x02 \x01(\t\"?\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n\tROLE_USER\x10\x01\x12\x12\n\x0eROLE_ASSISTANT\x10\x02\"\xc8\x01\n\rAnswerOptions\x12+\n\tretrieval\x18\x01 \x01(\x0b\x32\x18.rag.v1.RetrievalOptions\x12)\n\x08\x64\x65\x63oding\x18\x02 \x01(\x0b\x32\x17.rag.v1.DecodingOptions\x12/\n\x0b\x65xplanation\x18\x03 \x01(\x0b\x32\x1a.rag.v1.ExplanationOptions\x12\x1b\n\x0emin_confidence\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x11\n\x0f_min_confidence\"\x84\x01\n\rAnswerRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x1d\n\x07history\x18\x02 \x03(\x0b\x32\x0c.rag.v1.Turn\x12\x1a\n\x04task\x18\x03 \x01(\x0e\x32\x0c.rag.v1.Task\x12&\n\x07options\x18\x04 \x01(\x0b\x32\x15.rag.v1.AnswerOptions\"]\n\x0c\x43itedPassage\x12+\n\tretrieved\x18\x01 \x01(\x0b\x32\x18.rag.v1.RetrievedPassage\x12\r\n\x05prior\x18\x02 \x01(\x01\x12\x11\n\tposterior\x18\x03 \x01(\x01\"\xc3\x03\n\x06\x41nswer\x12\x11\n\tanswer_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x10\n\x08raw_text\x18\x03 \x01(\t\x12+\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x14.rag.v1.FinishReason\x12\x17\n\x0flog_probability\x18\x05 \x01(\x01\x12\x12\n\nconfidence\x18\x06 \x01(\x01\x12\'\n\tcitations\x18\x07 \x03(\x0b\x32\x14.rag.v1.CitedPassage\x12(\n\x06tokens\x18\x08 \x03(\x0b\x32\x18.rag.v1.TokenAttribution\x12&\n\nhypotheses\x18\t \x03(\x0b\x32\x12.rag.v1.Hypothesis\x12*\n\rleave_one_out\x18\n \x03(\x0b\x32\x13.rag.v1.LeaveOneOut\x12$\n\x05model\x18\x0b \x01(\x0e\x32\x15.rag.v1.DecodingModel\x12\x19\n\x11pruned_prior_mass\x18\x0c \x01(\x01\x12\x16\n\x0enum_new_tokens\x18\r \x01(\r\x12\x18\n\x10num_input_tokens\x18\x0e \x01(\r\x12\x12\n\nfrom_cache\x18\x0f \x01(\x08\"~\n\x0e\x41nswerResponse\x12\x1e\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x0e.rag.v1.Answer\x12&\n\nprovenance\x18\x02 \x01(\x0b\x32\x12.rag.v1.Provenance\x12$\n\x07timings\x18\x03 \x03(\x0b\x32\x13.rag.v1.StageTiming\"\x8a\x01\n\x13StreamAnswerRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x1d\n\x07history\x18\x02 \x03(\x0b\x32\x0c.rag.v1.Turn\x12\x1a\n\x04task\x18\x03 \x01(\x0e\x32\x0c.rag.v1.Task\x12&\n\x07options\x18\x04 \x01(\x0b\x32\x15.rag.v1.AnswerOptions\"\xc1\x01\n\x14StreamAnswerResponse\x12#\n\x05stage\x18\x01 \x01(\x0b\x32\x12.rag.v1.StageEventH\x00\x12-\n\x08passages\x18\x02 \x01(\x0b\x32\x19.rag.v1.RetrievedPassagesH\x00\x12#\n\x05\x64\x65lta\x18\x03 \x01(\x0b\x32\x12.rag.v1.TokenDeltaH\x00\x12\'\n\x05\x66inal\x18\x04 \x01(\x0b\x32\x16.rag.v1.AnswerResponseH\x00\x42\x07\n\x05\x65vent\"1\n\nStageEvent\x12#\n\x06timing\x18\x01 \x01(\x0b\x32\x13.rag.v1.StageTiming\"g\n\x11RetrievedPassages\x12*\n\x08passages\x18\x01 \x03(\x0b\x32\x18.rag.v1.RetrievedPassage\x12&\n\nprovenance\x18\x02 \x01(\x0b\x32\x12.rag.v1.Provenance\"l\n\x15\x43ompareAnswersRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12&\n\x07options\x18\x02 \x01(\x0b\x32\x15.rag.v1.AnswerOptions\x12\x19\n\x11index_generations\x18\x03 \x03(\x04\"A\n\x16\x43ompareAnswersResponse\x12\'\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x16.rag.v1.AnswerResponse\"\x80\x02\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\x11\n\tanswer_id\x18\x01 \x01(\t\x12\'\n\x06rating\x18\x02 \x01(\x0e\x32\x17.rag.v1.Feedback.Rating\x12\x17\n\x0f\x65xpected_answer\x18\x03 \x01(\t\x12\x0f\n\x07\x63omment\x18\x04 \x01(\t\x12\x1b\n\x13helpful_passage_ids\x18\x05 \x03(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"A\n\x06Rating\x12\x16\n\x12RATING_UNSPECIFIED\x10\x00\x12\x0f\n\x0bRATING_GOOD\x10\x01\x12\x0e\n\nRATING_BAD\x10\x02\"9\n\x13SendFeedbackRequest\x12\"\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x01 \x01(\x0b\x32\x10.rag.v1.Feedback\"+\n\x14SendFeedbackResponse\x12\x13\n\x0b\x66\x65\x65\x64\x62\x61\x63k_id\x18\x01 \x01(\t\"\x1e\n\x1cGatewayServiceGetInfoRequest\"\xbd\x01\n\x1dGatewayServiceGetInfoResponse\x12$\n\x07service\x18\x01 \x01(\x0b\x32\x13.rag.v1.ServiceInfo\x12:\n\tretriever\x18\x02 \x01(\x0b\x32\'.rag.v1.RetrieverServiceGetInfoResponse\x12:\n\tgenerator\x18\x03 \x01(\x0b\x32\'.rag.v1.GeneratorServiceGetInfoResponse*\xcd\x01\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x1b\n\x17TASK_QUESTION_ANSWERING\x10\x01\x12\x11\n\rTASK_DIALOGUE\x10\x02\x12\x16\n\x12TASK_SUMMARIZATION\x10\x03\x12\x1c\n\x18TASK_DOCUMENT_GENERATION\x10\x04\x12\x17\n\x13TASK_RECOMMENDATION\x10\x05\x12\x14\n\x10TASK_TRANSLATION\x10\x06\x12\x1a\n\x16TASK_FACT_VERIFICATION\x10\x07\x32\xa3\x03\n\x0eGatewayService\x12<\n\x06\x41nswer\x12\x15.rag.v1.AnswerRequest\x1a\x16.rag.v1.AnswerResponse\"\x03\x90\x02\x01\x12P\n\x0cStreamAnswer\x12\x1b.rag.v1.StreamAnswerRequest\x1a\x1c.rag.v1.StreamAnswerResponse\"\x03\x90\x02\x01\x30\x01\x12T\n\x0e\x43ompareAnswers\x12\x1d.rag.v1.CompareAnswersRequest\x1a\x1e.rag.v1.CompareAnswersResponse\"\x03\x90\x02\x01\x12N\n\x0cSendFeedback\x12\x1b.rag.v1.SendFeedbackRequest\x1a\x1c.rag.v1.SendFeedbackResponse\"\x03\x90\x02\x02\x12[\n\x07GetInfo\x12$.rag.v1.GatewayServiceGetInfoRequest\x1a%.rag.v1.GatewayServiceGetInfoResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,8 +45,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GATEWAYSERVICE'].methods_by_name['SendFeedback']._serialized_options = b'\220\002\002'
   _globals['_GATEWAYSERVICE'].methods_by_name['GetInfo']._loaded_options = None
   _globals['_GATEWAYSERVICE'].methods_by_name['GetInfo']._serialized_options = b'\220\002\001'
-  _globals['_TASK']._serialized_start=2535
-  _globals['_TASK']._serialized_end=2740
+  _globals['_TASK']._serialized_start=2555
+  _globals['_TASK']._serialized_end=2760
   _globals['_TURN']._serialized_start=162
   _globals['_TURN']._serialized_end=280
   _globals['_TURN_ROLE']._serialized_start=217
@@ -58,33 +58,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CITEDPASSAGE']._serialized_start=620
   _globals['_CITEDPASSAGE']._serialized_end=713
   _globals['_ANSWER']._serialized_start=716
-  _globals['_ANSWER']._serialized_end=1147
-  _globals['_ANSWERRESPONSE']._serialized_start=1149
-  _globals['_ANSWERRESPONSE']._serialized_end=1275
-  _globals['_STREAMANSWERREQUEST']._serialized_start=1278
-  _globals['_STREAMANSWERREQUEST']._serialized_end=1416
-  _globals['_STREAMANSWERRESPONSE']._serialized_start=1419
-  _globals['_STREAMANSWERRESPONSE']._serialized_end=1612
-  _globals['_STAGEEVENT']._serialized_start=1614
-  _globals['_STAGEEVENT']._serialized_end=1663
-  _globals['_RETRIEVEDPASSAGES']._serialized_start=1665
-  _globals['_RETRIEVEDPASSAGES']._serialized_end=1768
-  _globals['_COMPAREANSWERSREQUEST']._serialized_start=1770
-  _globals['_COMPAREANSWERSREQUEST']._serialized_end=1878
-  _globals['_COMPAREANSWERSRESPONSE']._serialized_start=1880
-  _globals['_COMPAREANSWERSRESPONSE']._serialized_end=1945
-  _globals['_FEEDBACK']._serialized_start=1948
-  _globals['_FEEDBACK']._serialized_end=2204
-  _globals['_FEEDBACK_RATING']._serialized_start=2139
-  _globals['_FEEDBACK_RATING']._serialized_end=2204
-  _globals['_SENDFEEDBACKREQUEST']._serialized_start=2206
-  _globals['_SENDFEEDBACKREQUEST']._serialized_end=2263
-  _globals['_SENDFEEDBACKRESPONSE']._serialized_start=2265
-  _globals['_SENDFEEDBACKRESPONSE']._serialized_end=2308
-  _globals['_GATEWAYSERVICEGETINFOREQUEST']._serialized_start=2310
-  _globals['_GATEWAYSERVICEGETINFOREQUEST']._serialized_end=2340
-  _globals['_GATEWAYSERVICEGETINFORESPONSE']._serialized_start=2343
-  _globals['_GATEWAYSERVICEGETINFORESPONSE']._serialized_end=2532
-  _globals['_GATEWAYSERVICE']._serialized_start=2743
-  _globals['_GATEWAYSERVICE']._serialized_end=3162
+  _globals['_ANSWER']._serialized_end=1167
+  _globals['_ANSWERRESPONSE']._serialized_start=1169
+  _globals['_ANSWERRESPONSE']._serialized_end=1295
+  _globals['_STREAMANSWERREQUEST']._serialized_start=1298
+  _globals['_STREAMANSWERREQUEST']._serialized_end=1436
+  _globals['_STREAMANSWERRESPONSE']._serialized_start=1439
+  _globals['_STREAMANSWERRESPONSE']._serialized_end=1632
+  _globals['_STAGEEVENT']._serialized_start=1634
+  _globals['_STAGEEVENT']._serialized_end=1683
+  _globals['_RETRIEVEDPASSAGES']._serialized_start=1685
+  _globals['_RETRIEVEDPASSAGES']._serialized_end=1788
+  _globals['_COMPAREANSWERSREQUEST']._serialized_start=1790
+  _globals['_COMPAREANSWERSREQUEST']._serialized_end=1898
+  _globals['_COMPAREANSWERSRESPONSE']._serialized_start=1900
+  _globals['_COMPAREANSWERSRESPONSE']._serialized_end=1965
+  _globals['_FEEDBACK']._serialized_start=1968
+  _globals['_FEEDBACK']._serialized_end=2224
+  _globals['_FEEDBACK_RATING']._serialized_start=2159
+  _globals['_FEEDBACK_RATING']._serialized_end=2224
+  _globals['_SENDFEEDBACKREQUEST']._serialized_start=2226
+  _globals['_SENDFEEDBACKREQUEST']._serialized_end=2283
+  _globals['_SENDFEEDBACKRESPONSE']._serialized_start=2285
+  _globals['_SENDFEEDBACKRESPONSE']._serialized_end=2328
+  _globals['_GATEWAYSERVICEGETINFOREQUEST']._serialized_start=2330
+  _globals['_GATEWAYSERVICEGETINFOREQUEST']._serialized_end=2360
+  _globals['_GATEWAYSERVICEGETINFORESPONSE']._serialized_start=2363
+  _globals['_GATEWAYSERVICEGETINFORESPONSE']._serialized_end=2552
+  _globals['_GATEWAYSERVICE']._serialized_start=2763
+  _globals['_GATEWAYSERVICE']._serialized_end=3182
 # @@protoc_insertion_point(module_scope)

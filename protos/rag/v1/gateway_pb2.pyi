@@ -83,7 +83,7 @@ class CitedPassage(_message.Message):
     def __init__(self, retrieved: _Optional[_Union[_common_pb2.RetrievedPassage, _Mapping]] = ..., prior: _Optional[float] = ..., posterior: _Optional[float] = ...) -> None: ...
 
 class Answer(_message.Message):
-    __slots__ = ("answer_id", "text", "raw_text", "finish_reason", "log_probability", "confidence", "citations", "tokens", "hypotheses", "leave_one_out", "model", "pruned_prior_mass", "num_new_tokens", "num_input_tokens")
+    __slots__ = ("answer_id", "text", "raw_text", "finish_reason", "log_probability", "confidence", "citations", "tokens", "hypotheses", "leave_one_out", "model", "pruned_prior_mass", "num_new_tokens", "num_input_tokens", "from_cache")
     ANSWER_ID_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     RAW_TEXT_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +98,7 @@ class Answer(_message.Message):
     PRUNED_PRIOR_MASS_FIELD_NUMBER: _ClassVar[int]
     NUM_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
     NUM_INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    FROM_CACHE_FIELD_NUMBER: _ClassVar[int]
     answer_id: str
     text: str
     raw_text: str
@@ -112,7 +113,8 @@ class Answer(_message.Message):
     pruned_prior_mass: float
     num_new_tokens: int
     num_input_tokens: int
-    def __init__(self, answer_id: _Optional[str] = ..., text: _Optional[str] = ..., raw_text: _Optional[str] = ..., finish_reason: _Optional[_Union[_common_pb2.FinishReason, str]] = ..., log_probability: _Optional[float] = ..., confidence: _Optional[float] = ..., citations: _Optional[_Iterable[_Union[CitedPassage, _Mapping]]] = ..., tokens: _Optional[_Iterable[_Union[_common_pb2.TokenAttribution, _Mapping]]] = ..., hypotheses: _Optional[_Iterable[_Union[_common_pb2.Hypothesis, _Mapping]]] = ..., leave_one_out: _Optional[_Iterable[_Union[_common_pb2.LeaveOneOut, _Mapping]]] = ..., model: _Optional[_Union[_common_pb2.DecodingModel, str]] = ..., pruned_prior_mass: _Optional[float] = ..., num_new_tokens: _Optional[int] = ..., num_input_tokens: _Optional[int] = ...) -> None: ...
+    from_cache: bool
+    def __init__(self, answer_id: _Optional[str] = ..., text: _Optional[str] = ..., raw_text: _Optional[str] = ..., finish_reason: _Optional[_Union[_common_pb2.FinishReason, str]] = ..., log_probability: _Optional[float] = ..., confidence: _Optional[float] = ..., citations: _Optional[_Iterable[_Union[CitedPassage, _Mapping]]] = ..., tokens: _Optional[_Iterable[_Union[_common_pb2.TokenAttribution, _Mapping]]] = ..., hypotheses: _Optional[_Iterable[_Union[_common_pb2.Hypothesis, _Mapping]]] = ..., leave_one_out: _Optional[_Iterable[_Union[_common_pb2.LeaveOneOut, _Mapping]]] = ..., model: _Optional[_Union[_common_pb2.DecodingModel, str]] = ..., pruned_prior_mass: _Optional[float] = ..., num_new_tokens: _Optional[int] = ..., num_input_tokens: _Optional[int] = ..., from_cache: _Optional[bool] = ...) -> None: ...
 
 class AnswerResponse(_message.Message):
     __slots__ = ("answer", "provenance", "timings")

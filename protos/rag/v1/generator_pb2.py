@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from protos.rag.v1 import common_pb2 as protos_dot_rag_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprotos/rag/v1/generator.proto\x12\x06rag.v1\x1a\x1aprotos/rag/v1/common.proto\"]\n\x10GeneratorPassage\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x11\n\tlog_prior\x18\x04 \x01(\x01\x12\r\n\x05score\x18\x05 \x01(\x01\"O\n\x0fGenerationInput\x12\x10\n\x08question\x18\x01 \x01(\t\x12*\n\x08passages\x18\x02 \x03(\x0b\x32\x18.rag.v1.GeneratorPassage\"\x95\x01\n\x0fGenerateRequest\x12&\n\x05input\x18\x01 \x01(\x0b\x32\x17.rag.v1.GenerationInput\x12)\n\x08\x64\x65\x63oding\x18\x02 \x01(\x0b\x32\x17.rag.v1.DecodingOptions\x12/\n\x0b\x65xplanation\x18\x03 \x01(\x0b\x32\x1a.rag.v1.ExplanationOptions\"\x9f\x03\n\nGeneration\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08raw_text\x18\x02 \x01(\t\x12+\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x14.rag.v1.FinishReason\x12\x17\n\x0flog_probability\x18\x04 \x01(\x01\x12\x12\n\nconfidence\x18\x05 \x01(\x01\x12\x12\n\nlog_priors\x18\x06 \x03(\x01\x12\x12\n\nposteriors\x18\x07 \x03(\x01\x12(\n\x06tokens\x18\x08 \x03(\x0b\x32\x18.rag.v1.TokenAttribution\x12&\n\nhypotheses\x18\t \x03(\x0b\x32\x12.rag.v1.Hypothesis\x12*\n\rleave_one_out\x18\n \x03(\x0b\x32\x13.rag.v1.LeaveOneOut\x12\x16\n\x0enum_new_tokens\x18\x0b \x01(\r\x12\x18\n\x10num_input_tokens\x18\x0c \x01(\r\x12\x19\n\x11pruned_prior_mass\x18\r \x01(\x01\x12$\n\x05model\x18\x0e \x01(\x0e\x32\x15.rag.v1.DecodingModel\"\x88\x01\n\x10GenerateResponse\x12&\n\ngeneration\x18\x01 \x01(\x0b\x32\x12.rag.v1.Generation\x12&\n\nprovenance\x18\x02 \x01(\x0b\x32\x12.rag.v1.Provenance\x12$\n\x07timings\x18\x03 \x03(\x0b\x32\x13.rag.v1.StageTiming\"\x9b\x01\n\x15StreamGenerateRequest\x12&\n\x05input\x18\x01 \x01(\x0b\x32\x17.rag.v1.GenerationInput\x12)\n\x08\x64\x65\x63oding\x18\x02 \x01(\x0b\x32\x17.rag.v1.DecodingOptions\x12/\n\x0b\x65xplanation\x18\x03 \x01(\x0b\x32\x1a.rag.v1.ExplanationOptions\"q\n\x16StreamGenerateResponse\x12#\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32\x12.rag.v1.TokenDeltaH\x00\x12)\n\x05\x66inal\x18\x02 \x01(\x0b\x32\x18.rag.v1.GenerateResponseH\x00\x42\x07\n\x05\x65vent\"D\n\nTokenDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12(\n\x06tokens\x18\x02 \x03(\x0b\x32\x18.rag.v1.TokenAttribution\"m\n\x0cScoreRequest\x12&\n\x05input\x18\x01 \x01(\x0b\x32\x17.rag.v1.GenerationInput\x12\x0f\n\x07\x61nswers\x18\x02 \x03(\t\x12$\n\x05model\x18\x03 \x01(\x0e\x32\x15.rag.v1.DecodingModel\"\x82\x01\n\rScoreResponse\x12#\n\x06scores\x18\x01 \x03(\x0b\x32\x13.rag.v1.AnswerScore\x12&\n\nprovenance\x18\x02 \x01(\x0b\x32\x12.rag.v1.Provenance\x12$\n\x07timings\x18\x03 \x03(\x0b\x32\x13.rag.v1.StageTiming\"\x87\x01\n\x0b\x41nswerScore\x12\x17\n\x0flog_probability\x18\x01 \x01(\x01\x12\x12\n\nposteriors\x18\x02 \x03(\x01\x12!\n\x19passage_log_probabilities\x18\x03 \x03(\x01\x12(\n\x06tokens\x18\x04 \x03(\x0b\x32\x18.rag.v1.TokenAttribution\" \n\x1eGeneratorServiceGetInfoRequest\"\xab\x01\n\x1fGeneratorServiceGetInfoResponse\x12$\n\x07service\x18\x01 \x01(\x0b\x32\x13.rag.v1.ServiceInfo\x12$\n\tgenerator\x18\x02 \x01(\x0b\x32\x11.rag.v1.ModelInfo\x12\x15\n\rprompt_format\x18\x03 \x01(\t\x12%\n\x06models\x18\x04 \x03(\x0e\x32\x15.rag.v1.DecodingModel2\xca\x02\n\x10GeneratorService\x12\x42\n\x08Generate\x12\x17.rag.v1.GenerateRequest\x1a\x18.rag.v1.GenerateResponse\"\x03\x90\x02\x01\x12V\n\x0eStreamGenerate\x12\x1d.rag.v1.StreamGenerateRequest\x1a\x1e.rag.v1.StreamGenerateResponse\"\x03\x90\x02\x01\x30\x01\x12\x39\n\x05Score\x12\x14.rag.v1.ScoreRequest\x1a\x15.rag.v1.ScoreResponse\"\x03\x90\x02\x01\x12_\n\x07GetInfo\x12&.rag.v1.GeneratorServiceGetInfoRequest\x1a\'.rag.v1.GeneratorServiceGetInfoResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprotos/rag/v1/generator.proto\x12\x06rag.v1\x1a\x1aprotos/rag/v1/common.proto\"]\n\x10GeneratorPassage\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x11\n\tlog_prior\x18\x04 \x01(\x01\x12\r\n\x05score\x18\x05 \x01(\x01\"O\n\x0fGenerationInput\x12\x10\n\x08question\x18\x01 \x01(\t\x12*\n\x08passages\x18\x02 \x03(\x0b\x32\x18.rag.v1.GeneratorPassage\"\x95\x01\n\x0fGenerateRequest\x12&\n\x05input\x18\x01 \x01(\x0b\x32\x17.rag.v1.GenerationInput\x12)\n\x08\x64\x65\x63oding\x18\x02 \x01(\x0b\x32\x17.rag.v1.DecodingOptions\x12/\n\x0b\x65xplanation\x18\x03 \x01(\x0b\x32\x1a.rag.v1.ExplanationOptions\"\xb7\x03\n\nGeneration\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08raw_text\x18\x02 \x01(\t\x12+\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x14.rag.v1.FinishReason\x12\x17\n\x0flog_probability\x18\x04 \x01(\x01\x12\x12\n\nconfidence\x18\x05 \x01(\x01\x12\x12\n\nlog_priors\x18\x06 \x03(\x01\x12\x12\n\nposteriors\x18\x07 \x03(\x01\x12(\n\x06tokens\x18\x08 \x03(\x0b\x32\x18.rag.v1.TokenAttribution\x12&\n\nhypotheses\x18\t \x03(\x0b\x32\x12.rag.v1.Hypothesis\x12*\n\rleave_one_out\x18\n \x03(\x0b\x32\x13.rag.v1.LeaveOneOut\x12\x16\n\x0enum_new_tokens\x18\x0b \x01(\r\x12\x18\n\x10num_input_tokens\x18\x0c \x01(\r\x12\x19\n\x11pruned_prior_mass\x18\r \x01(\x01\x12$\n\x05model\x18\x0e \x01(\x0e\x32\x15.rag.v1.DecodingModel\x12\x16\n\x0emin_confidence\x18\x0f \x01(\x01\"\x88\x01\n\x10GenerateResponse\x12&\n\ngeneration\x18\x01 \x01(\x0b\x32\x12.rag.v1.Generation\x12&\n\nprovenance\x18\x02 \x01(\x0b\x32\x12.rag.v1.Provenance\x12$\n\x07timings\x18\x03 \x03(\x0b\x32\x13.rag.v1.StageTiming\"\x9b\x01\n\x15StreamGenerateRequest\x12&\n\x05input\x18\x01 \x01(\x0b\x32\x17.rag.v1.GenerationInput\x12)\n\x08\x64\x65\x63oding\x18\x02 \x01(\x0b\x32\x17.rag.v1.DecodingOptions\x12/\n\x0b\x65xplanation\x18\x03 \x01(\x0b\x32\x1a.rag.v1.ExplanationOptions\"q\n\x16StreamGenerateResponse\x12#\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32\x12.rag.v1.TokenDeltaH\x00\x12)\n\x05\x66inal\x18\x02 \x01(\x0b\x32\x18.rag.v1.GenerateResponseH\x00\x42\x07\n\x05\x65vent\"D\n\nTokenDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12(\n\x06tokens\x18\x02 \x03(\x0b\x32\x18.rag.v1.TokenAttribution\"\x85\x01\n\x0cScoreRequest\x12&\n\x05input\x18\x01 \x01(\x0b\x32\x17.rag.v1.GenerationInput\x12\x0f\n\x07\x61nswers\x18\x02 \x03(\t\x12$\n\x05model\x18\x03 \x01(\x0e\x32\x15.rag.v1.DecodingModel\x12\x16\n\x0escore_question\x18\x04 \x01(\x08\"\x82\x01\n\rScoreResponse\x12#\n\x06scores\x18\x01 \x03(\x0b\x32\x13.rag.v1.AnswerScore\x12&\n\nprovenance\x18\x02 \x01(\x0b\x32\x12.rag.v1.Provenance\x12$\n\x07timings\x18\x03 \x03(\x0b\x32\x13.rag.v1.StageTiming\"\x87\x01\n\x0b\x41nswerScore\x12\x17\n\x0flog_probability\x18\x01 \x01(\x01\x12\x12\n\nposteriors\x18\x02 \x03(\x01\x12!\n\x19passage_log_probabilities\x18\x03 \x03(\x01\x12(\n\x06tokens\x18\x04 \x03(\x0b\x32\x18.rag.v1.TokenAttribution\" \n\x1eGeneratorServiceGetInfoRequest\"\xab\x01\n\x1fGeneratorServiceGetInfoResponse\x12$\n\x07service\x18\x01 \x01(\x0b\x32\x13.rag.v1.ServiceInfo\x12$\n\tgenerator\x18\x02 \x01(\x0b\x32\x11.rag.v1.ModelInfo\x12\x15\n\rprompt_format\x18\x03 \x01(\t\x12%\n\x06models\x18\x04 \x03(\x0e\x32\x15.rag.v1.DecodingModel2\xca\x02\n\x10GeneratorService\x12\x42\n\x08Generate\x12\x17.rag.v1.GenerateRequest\x1a\x18.rag.v1.GenerateResponse\"\x03\x90\x02\x01\x12V\n\x0eStreamGenerate\x12\x1d.rag.v1.StreamGenerateRequest\x1a\x1e.rag.v1.StreamGenerateResponse\"\x03\x90\x02\x01\x30\x01\x12\x39\n\x05Score\x12\x14.rag.v1.ScoreRequest\x1a\x15.rag.v1.ScoreResponse\"\x03\x90\x02\x01\x12_\n\x07GetInfo\x12&.rag.v1.GeneratorServiceGetInfoRequest\x1a\'.rag.v1.GeneratorServiceGetInfoResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,25 +47,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GENERATEREQUEST']._serialized_start=246
   _globals['_GENERATEREQUEST']._serialized_end=395
   _globals['_GENERATION']._serialized_start=398
-  _globals['_GENERATION']._serialized_end=813
-  _globals['_GENERATERESPONSE']._serialized_start=816
-  _globals['_GENERATERESPONSE']._serialized_end=952
-  _globals['_STREAMGENERATEREQUEST']._serialized_start=955
-  _globals['_STREAMGENERATEREQUEST']._serialized_end=1110
-  _globals['_STREAMGENERATERESPONSE']._serialized_start=1112
-  _globals['_STREAMGENERATERESPONSE']._serialized_end=1225
-  _globals['_TOKENDELTA']._serialized_start=1227
-  _globals['_TOKENDELTA']._serialized_end=1295
-  _globals['_SCOREREQUEST']._serialized_start=1297
-  _globals['_SCOREREQUEST']._serialized_end=1406
-  _globals['_SCORERESPONSE']._serialized_start=1409
-  _globals['_SCORERESPONSE']._serialized_end=1539
-  _globals['_ANSWERSCORE']._serialized_start=1542
-  _globals['_ANSWERSCORE']._serialized_end=1677
-  _globals['_GENERATORSERVICEGETINFOREQUEST']._serialized_start=1679
-  _globals['_GENERATORSERVICEGETINFOREQUEST']._serialized_end=1711
-  _globals['_GENERATORSERVICEGETINFORESPONSE']._serialized_start=1714
-  _globals['_GENERATORSERVICEGETINFORESPONSE']._serialized_end=1885
-  _globals['_GENERATORSERVICE']._serialized_start=1888
-  _globals['_GENERATORSERVICE']._serialized_end=2218
+  _globals['_GENERATION']._serialized_end=837
+  _globals['_GENERATERESPONSE']._serialized_start=840
+  _globals['_GENERATERESPONSE']._serialized_end=976
+  _globals['_STREAMGENERATEREQUEST']._serialized_start=979
+  _globals['_STREAMGENERATEREQUEST']._serialized_end=1134
+  _globals['_STREAMGENERATERESPONSE']._serialized_start=1136
+  _globals['_STREAMGENERATERESPONSE']._serialized_end=1249
+  _globals['_TOKENDELTA']._serialized_start=1251
+  _globals['_TOKENDELTA']._serialized_end=1319
+  _globals['_SCOREREQUEST']._serialized_start=1322
+  _globals['_SCOREREQUEST']._serialized_end=1455
+  _globals['_SCORERESPONSE']._serialized_start=1458
+  _globals['_SCORERESPONSE']._serialized_end=1588
+  _globals['_ANSWERSCORE']._serialized_start=1591
+  _globals['_ANSWERSCORE']._serialized_end=1726
+  _globals['_GENERATORSERVICEGETINFOREQUEST']._serialized_start=1728
+  _globals['_GENERATORSERVICEGETINFOREQUEST']._serialized_end=1760
+  _globals['_GENERATORSERVICEGETINFORESPONSE']._serialized_start=1763
+  _globals['_GENERATORSERVICEGETINFORESPONSE']._serialized_end=1934
+  _globals['_GENERATORSERVICE']._serialized_start=1937
+  _globals['_GENERATORSERVICE']._serialized_end=2267
 # @@protoc_insertion_point(module_scope)

@@ -40,7 +40,7 @@ class GenerateRequest(_message.Message):
     def __init__(self, input: _Optional[_Union[GenerationInput, _Mapping]] = ..., decoding: _Optional[_Union[_common_pb2.DecodingOptions, _Mapping]] = ..., explanation: _Optional[_Union[_common_pb2.ExplanationOptions, _Mapping]] = ...) -> None: ...
 
 class Generation(_message.Message):
-    __slots__ = ("text", "raw_text", "finish_reason", "log_probability", "confidence", "log_priors", "posteriors", "tokens", "hypotheses", "leave_one_out", "num_new_tokens", "num_input_tokens", "pruned_prior_mass", "model")
+    __slots__ = ("text", "raw_text", "finish_reason", "log_probability", "confidence", "log_priors", "posteriors", "tokens", "hypotheses", "leave_one_out", "num_new_tokens", "num_input_tokens", "pruned_prior_mass", "model", "min_confidence")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     RAW_TEXT_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +55,7 @@ class Generation(_message.Message):
     NUM_INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     PRUNED_PRIOR_MASS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    MIN_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     text: str
     raw_text: str
     finish_reason: _common_pb2.FinishReason
@@ -69,7 +70,8 @@ class Generation(_message.Message):
     num_input_tokens: int
     pruned_prior_mass: float
     model: _common_pb2.DecodingModel
-    def __init__(self, text: _Optional[str] = ..., raw_text: _Optional[str] = ..., finish_reason: _Optional[_Union[_common_pb2.FinishReason, str]] = ..., log_probability: _Optional[float] = ..., confidence: _Optional[float] = ..., log_priors: _Optional[_Iterable[float]] = ..., posteriors: _Optional[_Iterable[float]] = ..., tokens: _Optional[_Iterable[_Union[_common_pb2.TokenAttribution, _Mapping]]] = ..., hypotheses: _Optional[_Iterable[_Union[_common_pb2.Hypothesis, _Mapping]]] = ..., leave_one_out: _Optional[_Iterable[_Union[_common_pb2.LeaveOneOut, _Mapping]]] = ..., num_new_tokens: _Optional[int] = ..., num_input_tokens: _Optional[int] = ..., pruned_prior_mass: _Optional[float] = ..., model: _Optional[_Union[_common_pb2.DecodingModel, str]] = ...) -> None: ...
+    min_confidence: float
+    def __init__(self, text: _Optional[str] = ..., raw_text: _Optional[str] = ..., finish_reason: _Optional[_Union[_common_pb2.FinishReason, str]] = ..., log_probability: _Optional[float] = ..., confidence: _Optional[float] = ..., log_priors: _Optional[_Iterable[float]] = ..., posteriors: _Optional[_Iterable[float]] = ..., tokens: _Optional[_Iterable[_Union[_common_pb2.TokenAttribution, _Mapping]]] = ..., hypotheses: _Optional[_Iterable[_Union[_common_pb2.Hypothesis, _Mapping]]] = ..., leave_one_out: _Optional[_Iterable[_Union[_common_pb2.LeaveOneOut, _Mapping]]] = ..., num_new_tokens: _Optional[int] = ..., num_input_tokens: _Optional[int] = ..., pruned_prior_mass: _Optional[float] = ..., model: _Optional[_Union[_common_pb2.DecodingModel, str]] = ..., min_confidence: _Optional[float] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
     __slots__ = ("generation", "provenance", "timings")
@@ -108,14 +110,16 @@ class TokenDelta(_message.Message):
     def __init__(self, text: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[_common_pb2.TokenAttribution, _Mapping]]] = ...) -> None: ...
 
 class ScoreRequest(_message.Message):
-    __slots__ = ("input", "answers", "model")
+    __slots__ = ("input", "answers", "model", "score_question")
     INPUT_FIELD_NUMBER: _ClassVar[int]
     ANSWERS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    SCORE_QUESTION_FIELD_NUMBER: _ClassVar[int]
     input: GenerationInput
     answers: _containers.RepeatedScalarFieldContainer[str]
     model: _common_pb2.DecodingModel
-    def __init__(self, input: _Optional[_Union[GenerationInput, _Mapping]] = ..., answers: _Optional[_Iterable[str]] = ..., model: _Optional[_Union[_common_pb2.DecodingModel, str]] = ...) -> None: ...
+    score_question: bool
+    def __init__(self, input: _Optional[_Union[GenerationInput, _Mapping]] = ..., answers: _Optional[_Iterable[str]] = ..., model: _Optional[_Union[_common_pb2.DecodingModel, str]] = ..., score_question: _Optional[bool] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
     __slots__ = ("scores", "provenance", "timings")

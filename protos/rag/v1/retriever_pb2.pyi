@@ -55,14 +55,18 @@ class RetrieveRequest(_message.Message):
     def __init__(self, queries: _Optional[_Iterable[_Union[Query, _Mapping]]] = ..., options: _Optional[_Union[_common_pb2.RetrievalOptions, _Mapping]] = ...) -> None: ...
 
 class RetrieveResponse(_message.Message):
-    __slots__ = ("results", "provenance", "timings")
+    __slots__ = ("results", "provenance", "timings", "temperature", "metric")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     PROVENANCE_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[QueryResult]
     provenance: _common_pb2.Provenance
     timings: _containers.RepeatedCompositeFieldContainer[_common_pb2.StageTiming]
-    def __init__(self, results: _Optional[_Iterable[_Union[QueryResult, _Mapping]]] = ..., provenance: _Optional[_Union[_common_pb2.Provenance, _Mapping]] = ..., timings: _Optional[_Iterable[_Union[_common_pb2.StageTiming, _Mapping]]] = ...) -> None: ...
+    temperature: float
+    metric: Metric
+    def __init__(self, results: _Optional[_Iterable[_Union[QueryResult, _Mapping]]] = ..., provenance: _Optional[_Union[_common_pb2.Provenance, _Mapping]] = ..., timings: _Optional[_Iterable[_Union[_common_pb2.StageTiming, _Mapping]]] = ..., temperature: _Optional[float] = ..., metric: _Optional[_Union[Metric, str]] = ...) -> None: ...
 
 class QueryResult(_message.Message):
     __slots__ = ("status", "passages")
@@ -401,6 +405,20 @@ class DescribeCollectionResponse(_message.Message):
     collection: Collection
     def __init__(self, collection: _Optional[_Union[Collection, _Mapping]] = ...) -> None: ...
 
+class GetCollectionStateRequest(_message.Message):
+    __slots__ = ("collection", "index_generation")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    INDEX_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    index_generation: int
+    def __init__(self, collection: _Optional[str] = ..., index_generation: _Optional[int] = ...) -> None: ...
+
+class GetCollectionStateResponse(_message.Message):
+    __slots__ = ("collection_state",)
+    COLLECTION_STATE_FIELD_NUMBER: _ClassVar[int]
+    collection_state: str
+    def __init__(self, collection_state: _Optional[str] = ...) -> None: ...
+
 class ListCollectionsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -446,7 +464,7 @@ class ReencodeCollectionResponse(_message.Message):
     def __init__(self, num_encoded: _Optional[int] = ..., num_total: _Optional[int] = ..., index_generation: _Optional[int] = ..., collection: _Optional[_Union[Collection, _Mapping]] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("collection", "index_generation", "label", "sequence", "num_passages", "digest", "encoder_digest", "active", "created_at")
+    __slots__ = ("collection", "index_generation", "label", "sequence", "num_passages", "digest", "encoder_digest", "active", "created_at", "live")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     INDEX_GENERATION_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
@@ -456,6 +474,7 @@ class Snapshot(_message.Message):
     ENCODER_DIGEST_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    LIVE_FIELD_NUMBER: _ClassVar[int]
     collection: str
     index_generation: int
     label: str
@@ -465,7 +484,8 @@ class Snapshot(_message.Message):
     encoder_digest: str
     active: bool
     created_at: _timestamp_pb2.Timestamp
-    def __init__(self, collection: _Optional[str] = ..., index_generation: _Optional[int] = ..., label: _Optional[str] = ..., sequence: _Optional[int] = ..., num_passages: _Optional[int] = ..., digest: _Optional[str] = ..., encoder_digest: _Optional[str] = ..., active: _Optional[bool] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    live: bool
+    def __init__(self, collection: _Optional[str] = ..., index_generation: _Optional[int] = ..., label: _Optional[str] = ..., sequence: _Optional[int] = ..., num_passages: _Optional[int] = ..., digest: _Optional[str] = ..., encoder_digest: _Optional[str] = ..., active: _Optional[bool] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., live: _Optional[bool] = ...) -> None: ...
 
 class CreateSnapshotRequest(_message.Message):
     __slots__ = ("collection", "label")
@@ -509,6 +529,18 @@ class ActivateSnapshotResponse(_message.Message):
     previous_index_generation: int
     def __init__(self, snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., previous_index_generation: _Optional[int] = ...) -> None: ...
 
+class DropSnapshotRequest(_message.Message):
+    __slots__ = ("collection", "index_generation")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    INDEX_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    index_generation: int
+    def __init__(self, collection: _Optional[str] = ..., index_generation: _Optional[int] = ...) -> None: ...
+
+class DropSnapshotResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class DiffSnapshotsRequest(_message.Message):
     __slots__ = ("collection", "from_index_generation", "to_index_generation")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
@@ -548,14 +580,16 @@ class ExportCollectionRequest(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., index_generation: _Optional[int] = ..., include_vectors: _Optional[bool] = ...) -> None: ...
 
 class ExportCollectionResponse(_message.Message):
-    __slots__ = ("passages", "sources", "num_total")
+    __slots__ = ("passages", "sources", "num_total", "snapshot")
     PASSAGES_FIELD_NUMBER: _ClassVar[int]
     SOURCES_FIELD_NUMBER: _ClassVar[int]
     NUM_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     passages: _containers.RepeatedCompositeFieldContainer[PassageUpsert]
     sources: _containers.RepeatedCompositeFieldContainer[Source]
     num_total: int
-    def __init__(self, passages: _Optional[_Iterable[_Union[PassageUpsert, _Mapping]]] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., num_total: _Optional[int] = ...) -> None: ...
+    snapshot: Snapshot
+    def __init__(self, passages: _Optional[_Iterable[_Union[PassageUpsert, _Mapping]]] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., num_total: _Optional[int] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ...) -> None: ...
 
 class RetrieverServiceGetInfoRequest(_message.Message):
     __slots__ = ()

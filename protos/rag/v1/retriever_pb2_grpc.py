@@ -96,6 +96,11 @@ class RetrieverServiceStub:
                 request_serializer=protos_dot_rag_dot_v1_dot_retriever__pb2.DescribeCollectionRequest.SerializeToString,
                 response_deserializer=protos_dot_rag_dot_v1_dot_retriever__pb2.DescribeCollectionResponse.FromString,
                 _registered_method=True)
+        self.GetCollectionState = channel.unary_unary(
+                '/rag.v1.RetrieverService/GetCollectionState',
+                request_serializer=protos_dot_rag_dot_v1_dot_retriever__pb2.GetCollectionStateRequest.SerializeToString,
+                response_deserializer=protos_dot_rag_dot_v1_dot_retriever__pb2.GetCollectionStateResponse.FromString,
+                _registered_method=True)
         self.ListCollections = channel.unary_unary(
                 '/rag.v1.RetrieverService/ListCollections',
                 request_serializer=protos_dot_rag_dot_v1_dot_retriever__pb2.ListCollectionsRequest.SerializeToString,
@@ -125,6 +130,11 @@ class RetrieverServiceStub:
                 '/rag.v1.RetrieverService/ActivateSnapshot',
                 request_serializer=protos_dot_rag_dot_v1_dot_retriever__pb2.ActivateSnapshotRequest.SerializeToString,
                 response_deserializer=protos_dot_rag_dot_v1_dot_retriever__pb2.ActivateSnapshotResponse.FromString,
+                _registered_method=True)
+        self.DropSnapshot = channel.unary_unary(
+                '/rag.v1.RetrieverService/DropSnapshot',
+                request_serializer=protos_dot_rag_dot_v1_dot_retriever__pb2.DropSnapshotRequest.SerializeToString,
+                response_deserializer=protos_dot_rag_dot_v1_dot_retriever__pb2.DropSnapshotResponse.FromString,
                 _registered_method=True)
         self.DiffSnapshots = channel.unary_stream(
                 '/rag.v1.RetrieverService/DiffSnapshots',
@@ -232,6 +242,14 @@ class RetrieverServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCollectionState(self, request, context):
+        """Names the state that retrievals come from now, at no more cost than a look-up: a retrieval whose provenance has the
+        same collection_state would find the same again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListCollections(self, request, context):
         """Lists the collections in name order.
         """
@@ -254,14 +272,15 @@ class RetrieverServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateSnapshot(self, request, context):
-        """Freezes the collection's present state as an immutable snapshot with a new index generation.
+        """Freezes the collection's present state as an immutable snapshot. It takes the head's index generation; the head,
+        which takes the writes, goes on under a new one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSnapshots(self, request, context):
-        """Lists a collection's snapshots, newest first.
+        """Lists a collection's index generations, newest first: its snapshots, and the live ones, which take writes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -269,6 +288,13 @@ class RetrieverServiceServicer:
 
     def ActivateSnapshot(self, request, context):
         """Makes a snapshot the one that is served. Rolling back is activating an older one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DropSnapshot(self, request, context):
+        """Deletes a snapshot that is not served.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -358,6 +384,11 @@ def add_RetrieverServiceServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_rag_dot_v1_dot_retriever__pb2.DescribeCollectionRequest.FromString,
                     response_serializer=protos_dot_rag_dot_v1_dot_retriever__pb2.DescribeCollectionResponse.SerializeToString,
             ),
+            'GetCollectionState': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCollectionState,
+                    request_deserializer=protos_dot_rag_dot_v1_dot_retriever__pb2.GetCollectionStateRequest.FromString,
+                    response_serializer=protos_dot_rag_dot_v1_dot_retriever__pb2.GetCollectionStateResponse.SerializeToString,
+            ),
             'ListCollections': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCollections,
                     request_deserializer=protos_dot_rag_dot_v1_dot_retriever__pb2.ListCollectionsRequest.FromString,
@@ -387,6 +418,11 @@ def add_RetrieverServiceServicer_to_server(servicer, server):
                     servicer.ActivateSnapshot,
                     request_deserializer=protos_dot_rag_dot_v1_dot_retriever__pb2.ActivateSnapshotRequest.FromString,
                     response_serializer=protos_dot_rag_dot_v1_dot_retriever__pb2.ActivateSnapshotResponse.SerializeToString,
+            ),
+            'DropSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.DropSnapshot,
+                    request_deserializer=protos_dot_rag_dot_v1_dot_retriever__pb2.DropSnapshotRequest.FromString,
+                    response_serializer=protos_dot_rag_dot_v1_dot_retriever__pb2.DropSnapshotResponse.SerializeToString,
             ),
             'DiffSnapshots': grpc.unary_stream_rpc_method_handler(
                     servicer.DiffSnapshots,
@@ -741,6 +777,33 @@ class RetrieverService:
             _registered_method=True)
 
     @staticmethod
+    def GetCollectionState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rag.v1.RetrieverService/GetCollectionState',
+            protos_dot_rag_dot_v1_dot_retriever__pb2.GetCollectionStateRequest.SerializeToString,
+            protos_dot_rag_dot_v1_dot_retriever__pb2.GetCollectionStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListCollections(request,
             target,
             options=(),
@@ -892,6 +955,33 @@ class RetrieverService:
             '/rag.v1.RetrieverService/ActivateSnapshot',
             protos_dot_rag_dot_v1_dot_retriever__pb2.ActivateSnapshotRequest.SerializeToString,
             protos_dot_rag_dot_v1_dot_retriever__pb2.ActivateSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DropSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rag.v1.RetrieverService/DropSnapshot',
+            protos_dot_rag_dot_v1_dot_retriever__pb2.DropSnapshotRequest.SerializeToString,
+            protos_dot_rag_dot_v1_dot_retriever__pb2.DropSnapshotResponse.FromString,
             options,
             channel_credentials,
             insecure,

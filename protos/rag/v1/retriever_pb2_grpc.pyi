@@ -217,6 +217,22 @@ _RetrieverServiceDescribeCollectionType = typing_extensions.TypeVar(
     ],
 )
 
+_RetrieverServiceGetCollectionStateType = typing_extensions.TypeVar(
+    '_RetrieverServiceGetCollectionStateType',
+    grpc.UnaryUnaryMultiCallable[
+        protos.rag.v1.retriever_pb2.GetCollectionStateRequest,
+        protos.rag.v1.retriever_pb2.GetCollectionStateResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        protos.rag.v1.retriever_pb2.GetCollectionStateRequest,
+        protos.rag.v1.retriever_pb2.GetCollectionStateResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        protos.rag.v1.retriever_pb2.GetCollectionStateRequest,
+        protos.rag.v1.retriever_pb2.GetCollectionStateResponse,
+    ],
+)
+
 _RetrieverServiceListCollectionsType = typing_extensions.TypeVar(
     '_RetrieverServiceListCollectionsType',
     grpc.UnaryUnaryMultiCallable[
@@ -313,6 +329,22 @@ _RetrieverServiceActivateSnapshotType = typing_extensions.TypeVar(
     ],
 )
 
+_RetrieverServiceDropSnapshotType = typing_extensions.TypeVar(
+    '_RetrieverServiceDropSnapshotType',
+    grpc.UnaryUnaryMultiCallable[
+        protos.rag.v1.retriever_pb2.DropSnapshotRequest,
+        protos.rag.v1.retriever_pb2.DropSnapshotResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        protos.rag.v1.retriever_pb2.DropSnapshotRequest,
+        protos.rag.v1.retriever_pb2.DropSnapshotResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        protos.rag.v1.retriever_pb2.DropSnapshotRequest,
+        protos.rag.v1.retriever_pb2.DropSnapshotResponse,
+    ],
+)
+
 _RetrieverServiceDiffSnapshotsType = typing_extensions.TypeVar(
     '_RetrieverServiceDiffSnapshotsType',
     grpc.UnaryStreamMultiCallable[
@@ -361,7 +393,7 @@ _RetrieverServiceGetInfoType = typing_extensions.TypeVar(
     ],
 )
 
-class RetrieverServiceStub(typing.Generic[_RetrieverServiceRetrieveType, _RetrieverServiceEmbedType, _RetrieverServiceUpsertType, _RetrieverServiceDeleteType, _RetrieverServicePurgeType, _RetrieverServicePatchMetadataType, _RetrieverServiceGetPassagesType, _RetrieverServiceListPassagesType, _RetrieverServiceListSourcesType, _RetrieverServiceCreateCollectionType, _RetrieverServiceConfigureCollectionType, _RetrieverServiceDescribeCollectionType, _RetrieverServiceListCollectionsType, _RetrieverServiceDropCollectionType, _RetrieverServiceReencodeCollectionType, _RetrieverServiceCreateSnapshotType, _RetrieverServiceListSnapshotsType, _RetrieverServiceActivateSnapshotType, _RetrieverServiceDiffSnapshotsType, _RetrieverServiceExportCollectionType, _RetrieverServiceGetInfoType]):
+class RetrieverServiceStub(typing.Generic[_RetrieverServiceRetrieveType, _RetrieverServiceEmbedType, _RetrieverServiceUpsertType, _RetrieverServiceDeleteType, _RetrieverServicePurgeType, _RetrieverServicePatchMetadataType, _RetrieverServiceGetPassagesType, _RetrieverServiceListPassagesType, _RetrieverServiceListSourcesType, _RetrieverServiceCreateCollectionType, _RetrieverServiceConfigureCollectionType, _RetrieverServiceDescribeCollectionType, _RetrieverServiceGetCollectionStateType, _RetrieverServiceListCollectionsType, _RetrieverServiceDropCollectionType, _RetrieverServiceReencodeCollectionType, _RetrieverServiceCreateSnapshotType, _RetrieverServiceListSnapshotsType, _RetrieverServiceActivateSnapshotType, _RetrieverServiceDropSnapshotType, _RetrieverServiceDiffSnapshotsType, _RetrieverServiceExportCollectionType, _RetrieverServiceGetInfoType]):
     """Owns the passages, the dense and lexical indexes and the query encoder. The gateway serves the same service and
     forwards it, so that callers need one address.
     """
@@ -417,6 +449,10 @@ class RetrieverServiceStub(typing.Generic[_RetrieverServiceRetrieveType, _Retrie
             protos.rag.v1.retriever_pb2.DescribeCollectionResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
+            protos.rag.v1.retriever_pb2.GetCollectionStateRequest,
+            protos.rag.v1.retriever_pb2.GetCollectionStateResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
             protos.rag.v1.retriever_pb2.ListCollectionsRequest,
             protos.rag.v1.retriever_pb2.ListCollectionsResponse,
         ],
@@ -439,6 +475,10 @@ class RetrieverServiceStub(typing.Generic[_RetrieverServiceRetrieveType, _Retrie
         grpc.UnaryUnaryMultiCallable[
             protos.rag.v1.retriever_pb2.ActivateSnapshotRequest,
             protos.rag.v1.retriever_pb2.ActivateSnapshotResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            protos.rag.v1.retriever_pb2.DropSnapshotRequest,
+            protos.rag.v1.retriever_pb2.DropSnapshotResponse,
         ],
         grpc.UnaryStreamMultiCallable[
             protos.rag.v1.retriever_pb2.DiffSnapshotsRequest,
@@ -505,6 +545,10 @@ class RetrieverServiceStub(typing.Generic[_RetrieverServiceRetrieveType, _Retrie
             protos.rag.v1.retriever_pb2.DescribeCollectionResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            protos.rag.v1.retriever_pb2.GetCollectionStateRequest,
+            protos.rag.v1.retriever_pb2.GetCollectionStateResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             protos.rag.v1.retriever_pb2.ListCollectionsRequest,
             protos.rag.v1.retriever_pb2.ListCollectionsResponse,
         ],
@@ -527,6 +571,10 @@ class RetrieverServiceStub(typing.Generic[_RetrieverServiceRetrieveType, _Retrie
         grpc.aio.UnaryUnaryMultiCallable[
             protos.rag.v1.retriever_pb2.ActivateSnapshotRequest,
             protos.rag.v1.retriever_pb2.ActivateSnapshotResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            protos.rag.v1.retriever_pb2.DropSnapshotRequest,
+            protos.rag.v1.retriever_pb2.DropSnapshotResponse,
         ],
         grpc.aio.UnaryStreamMultiCallable[
             protos.rag.v1.retriever_pb2.DiffSnapshotsRequest,
@@ -578,6 +626,11 @@ class RetrieverServiceStub(typing.Generic[_RetrieverServiceRetrieveType, _Retrie
     DescribeCollection: _RetrieverServiceDescribeCollectionType
     """Describes one collection."""
 
+    GetCollectionState: _RetrieverServiceGetCollectionStateType
+    """Names the state that retrievals come from now, at no more cost than a look-up: a retrieval whose provenance has the
+    same collection_state would find the same again.
+    """
+
     ListCollections: _RetrieverServiceListCollectionsType
     """Lists the collections in name order."""
 
@@ -588,13 +641,18 @@ class RetrieverServiceStub(typing.Generic[_RetrieverServiceRetrieveType, _Retrie
     """Re-encodes a collection with another encoder into a new index generation; the old one serves meanwhile."""
 
     CreateSnapshot: _RetrieverServiceCreateSnapshotType
-    """Freezes the collection's present state as an immutable snapshot with a new index generation."""
+    """Freezes the collection's present state as an immutable snapshot. It takes the head's index generation; the head,
+    which takes the writes, goes on under a new one.
+    """
 
     ListSnapshots: _RetrieverServiceListSnapshotsType
-    """Lists a collection's snapshots, newest first."""
+    """Lists a collection's index generations, newest first: its snapshots, and the live ones, which take writes."""
 
     ActivateSnapshot: _RetrieverServiceActivateSnapshotType
     """Makes a snapshot the one that is served. Rolling back is activating an older one."""
+
+    DropSnapshot: _RetrieverServiceDropSnapshotType
+    """Deletes a snapshot that is not served."""
 
     DiffSnapshots: _RetrieverServiceDiffSnapshotsType
     """Says which passages differ between two snapshots."""
@@ -655,6 +713,10 @@ RetrieverServiceAsyncStub: typing_extensions.TypeAlias = RetrieverServiceStub[
         protos.rag.v1.retriever_pb2.DescribeCollectionResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
+        protos.rag.v1.retriever_pb2.GetCollectionStateRequest,
+        protos.rag.v1.retriever_pb2.GetCollectionStateResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
         protos.rag.v1.retriever_pb2.ListCollectionsRequest,
         protos.rag.v1.retriever_pb2.ListCollectionsResponse,
     ],
@@ -677,6 +739,10 @@ RetrieverServiceAsyncStub: typing_extensions.TypeAlias = RetrieverServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         protos.rag.v1.retriever_pb2.ActivateSnapshotRequest,
         protos.rag.v1.retriever_pb2.ActivateSnapshotResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        protos.rag.v1.retriever_pb2.DropSnapshotRequest,
+        protos.rag.v1.retriever_pb2.DropSnapshotResponse,
     ],
     grpc.aio.UnaryStreamMultiCallable[
         protos.rag.v1.retriever_pb2.DiffSnapshotsRequest,
@@ -794,6 +860,16 @@ class RetrieverServiceServicer(metaclass=abc.ABCMeta):
         """Describes one collection."""
 
     @abc.abstractmethod
+    def GetCollectionState(
+        self,
+        request: protos.rag.v1.retriever_pb2.GetCollectionStateRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[protos.rag.v1.retriever_pb2.GetCollectionStateResponse, collections.abc.Awaitable[protos.rag.v1.retriever_pb2.GetCollectionStateResponse]]:
+        """Names the state that retrievals come from now, at no more cost than a look-up: a retrieval whose provenance has the
+        same collection_state would find the same again.
+        """
+
+    @abc.abstractmethod
     def ListCollections(
         self,
         request: protos.rag.v1.retriever_pb2.ListCollectionsRequest,
@@ -823,7 +899,9 @@ class RetrieverServiceServicer(metaclass=abc.ABCMeta):
         request: protos.rag.v1.retriever_pb2.CreateSnapshotRequest,
         context: _ServicerContext,
     ) -> typing.Union[protos.rag.v1.retriever_pb2.CreateSnapshotResponse, collections.abc.Awaitable[protos.rag.v1.retriever_pb2.CreateSnapshotResponse]]:
-        """Freezes the collection's present state as an immutable snapshot with a new index generation."""
+        """Freezes the collection's present state as an immutable snapshot. It takes the head's index generation; the head,
+        which takes the writes, goes on under a new one.
+        """
 
     @abc.abstractmethod
     def ListSnapshots(
@@ -831,7 +909,7 @@ class RetrieverServiceServicer(metaclass=abc.ABCMeta):
         request: protos.rag.v1.retriever_pb2.ListSnapshotsRequest,
         context: _ServicerContext,
     ) -> typing.Union[protos.rag.v1.retriever_pb2.ListSnapshotsResponse, collections.abc.Awaitable[protos.rag.v1.retriever_pb2.ListSnapshotsResponse]]:
-        """Lists a collection's snapshots, newest first."""
+        """Lists a collection's index generations, newest first: its snapshots, and the live ones, which take writes."""
 
     @abc.abstractmethod
     def ActivateSnapshot(
@@ -840,6 +918,14 @@ class RetrieverServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[protos.rag.v1.retriever_pb2.ActivateSnapshotResponse, collections.abc.Awaitable[protos.rag.v1.retriever_pb2.ActivateSnapshotResponse]]:
         """Makes a snapshot the one that is served. Rolling back is activating an older one."""
+
+    @abc.abstractmethod
+    def DropSnapshot(
+        self,
+        request: protos.rag.v1.retriever_pb2.DropSnapshotRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[protos.rag.v1.retriever_pb2.DropSnapshotResponse, collections.abc.Awaitable[protos.rag.v1.retriever_pb2.DropSnapshotResponse]]:
+        """Deletes a snapshot that is not served."""
 
     @abc.abstractmethod
     def DiffSnapshots(
