@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from generator_service.config import GeneratorConfig
 from serving.config import load_config
+from serving.memory import keep_freed_memory
 from serving.server import Service, build_version, measured_admission, run, serve
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ def build_generator(config: GeneratorConfig) -> Generator:
     """The generator of a configuration; loads nothing before `start`."""
     # Threads that spin while they wait make two services on the same cores many times slower; read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # oneDNN keeps 0.6 MB for every shape of a product, up to 1024 of them, and decode steps come in many shapes.
+    for capacity in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(capacity, "256")
+    keep_freed_memory()
     import torch
 
     from generator_service.generator import Generator
@@ -37,7 +42,12 @@ def build_generator(config: GeneratorConfig) -> Generator:
     def load() -> LoadedGenerator:
         try:
             return load_generator(
-                config.model, dtype=config.dtype, device=config.device, cache_dir=config.cache_dir.expanduser()
+                config.model,
+                dtype=config.dtype,
+                device=config.device,
+                cache_dir=config.cache_dir.expanduser(),
+                tokenizer=config.tokenizer,
+                question_tokenizer=config.question_tokenizer,
             )
         except (FileNotFoundError, ValueError) as error:
             raise CannotLoad(f"cannot load the generator {config.model!r}: {error}") from error
@@ -45,6 +55,8 @@ def build_generator(config: GeneratorConfig) -> Generator:
     return Generator(
         load,
         budget=Budget(**config.engine.model_dump()),
+        encoder_cache_bytes=config.encoder_cache_bytes,
+        draft_tokens=config.draft_tokens if config.speculation == "lookup" else 0,
         limits=Limits(**config.limits.model_dump()),
         observer=generator_metrics(),
     )

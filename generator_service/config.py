@@ -1,7 +1,9 @@
 """What the generator can be told. Flags, RAG_GENERATOR_ environment, YAML; see `serving.config`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from serving.config import ConfigSection, Port, PositiveInt, ServiceConfig, settings_config
 
@@ -15,8 +17,12 @@ class EngineConfig(ConfigSection):
     max_decoder_rows: PositiveInt = 2048
     """Decoder rows (beams x passages) over all running requests; bounds the memory of their caches."""
 
-    max_prefill_tokens: PositiveInt = 16_384
-    """Encoder tokens that are let in between two decode steps; less makes running answers wait less."""
+    max_prefill_tokens: Annotated[int, Field(ge=0)] = 0
+    """Encoder tokens that are read between two decode steps; less makes running answers wait less. 0 takes 1024 on a
+    CPU, which does no more per second in larger pieces, and 16384 elsewhere."""
+
+    max_scoring_tokens: PositiveInt = 512
+    """Tokens of given answers (times passages) that are scored between two decode steps."""
 
 
 class LimitsConfig(ConfigSection):
@@ -59,8 +65,14 @@ class GeneratorConfig(ServiceConfig):
     """Prometheus port; 0 takes a free one."""
 
     model: str = "default"
-    """The checkpoint: "default" for the one that comes with the package, a directory saved by transformers, or a name
-    in the local transformers cache."""
+    """The checkpoint: "default" for the one that comes with the package, a directory saved by transformers (an
+    encoder-decoder or a whole RAG model), or a name on the model hub."""
+
+    tokenizer: str = ""
+    """Tokenizer of `model`, directory or name, where it does not lie with it."""
+
+    question_tokenizer: str = ""
+    """Tokenizer of a RAG checkpoint's question encoder, directory or name, where it does not lie with it."""
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of the weights in memory; probabilities are float32 in any case."""
@@ -70,6 +82,17 @@ class GeneratorConfig(ServiceConfig):
 
     num_threads: PositiveInt = 1
     """Cores that one model step uses."""
+
+    encoder_cache_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
+    """Memory, on the model's device, for what was read of a question with a passage, so that a repeated one is not read
+    again; 0 keeps nothing. A passage of 200 tokens takes 0.6 MB with bart-base in float32: room for 430."""
+
+    speculation: Literal["off", "lookup"] = "lookup"
+    """Whether greedy decoding guesses tokens from the passages and verifies them several at a time: the same answers in
+    fewer steps."""
+
+    draft_tokens: PositiveInt = 4
+    """The most tokens guessed at a time; more suits long answers that copy whole sentences."""
 
     cache_dir: Path = Path("~/.cache/rag-serving")
     """Where the default generator is unpacked to on first use."""

@@ -68,7 +68,9 @@ def generation_request(
 def scoring_request(request: generator_pb2.ScoreRequest) -> ScoringRequest:
     """What is to be scored, out of the wire's message."""
     model = _known(_MODELS, request.model, "model")
-    return ScoringRequest(request.input.question, _passages(request.input), list(request.answers), model)
+    return ScoringRequest(
+        request.input.question, _passages(request.input), list(request.answers), model, request.score_question
+    )
 
 
 def generate_response(generation: Generation, provenance: common_pb2.Provenance) -> generator_pb2.GenerateResponse:
@@ -130,8 +132,6 @@ def _passages(source: generator_pb2.GenerationInput) -> list[Passage]:
 
 
 def _options(options: common_pb2.DecodingOptions) -> DecodingOptions:
-    unimplemented = [name for name in ("forced_words",) if getattr(options, name)]
-    unimplemented += [name for name in ("candidate_ranking",) if options.HasField(name)]
     return DecodingOptions(
         model=_known(_MODELS, options.model, "decoding.model"),
         is_fast=_known(_SCORINGS, options.sequence_scoring, "decoding.sequence_scoring"),
@@ -141,12 +141,13 @@ def _options(options: common_pb2.DecodingOptions) -> DecodingOptions:
         length_penalty=options.length_penalty if options.HasField("length_penalty") else None,
         no_repeat_ngram_size=options.no_repeat_ngram_size,
         bad_words=list(options.bad_words),
+        forced_words=list(options.forced_words),
         stop=list(options.stop),
         num_return_sequences=options.num_return_sequences,
         sampling=_sampling(options.sampling) if options.HasField("sampling") else None,
         prune_prior_mass=options.prune_prior_mass,
         early_stopping=options.early_stopping,
-        unimplemented=unimplemented,
+        num_candidates=options.candidate_ranking.num_candidates if options.HasField("candidate_ranking") else None,
     )
 
 
@@ -169,18 +170,19 @@ def _generation(generation: Generation) -> generator_pb2.Generation:
     return generator_pb2.Generation(
         text=generation.best.text,
         raw_text=generation.best.raw_text,
-        finish_reason=_ENDINGS[generation.ending],
+        finish_reason=_ENDINGS[generation.best.ending],
         log_probability=generation.best.log_probability,
-        confidence=generation.confidence,
+        confidence=generation.best.confidence,
         log_priors=generation.log_priors,
         posteriors=generation.best.posteriors,
         tokens=[_attribution(each) for each in generation.tokens],
         hypotheses=[_hypothesis(each) for each in generation.hypotheses],
         leave_one_out=[_leave_one_out(each) for each in generation.leave_one_out],
-        num_new_tokens=generation.num_new_tokens,
+        num_new_tokens=generation.best.num_new_tokens,
         num_input_tokens=generation.num_input_tokens,
         pruned_prior_mass=generation.pruned_prior_mass,
         model=_WIRE_MODELS[generation.model],
+        min_confidence=generation.min_confidence,
     )
 
 
@@ -190,6 +192,9 @@ def _hypothesis(hypothesis: AnswerHypothesis) -> common_pb2.Hypothesis:
         raw_text=hypothesis.raw_text,
         log_probability=hypothesis.log_probability,
         posteriors=hypothesis.posteriors,
+        confidence=hypothesis.confidence,
+        finish_reason=_ENDINGS[hypothesis.ending],
+        num_new_tokens=hypothesis.num_new_tokens,
     )
 
 

@@ -3,10 +3,12 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from generator_service.decoding.program import EmittedToken, Program
+from generator_service.models.base import EncodedRow
+from generator_service.row_encoder import Row
 from generator_service.scheduler import Job
 from serving.logs import get_logger
 
@@ -36,15 +38,23 @@ class Finished(Generic[Result]):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Entry(Job):
-    """A job with its program and its way back to the caller."""
+    """A job with its program and its way back to the caller. `encoded` are the states of the `rows` read so far."""
 
     program: Program[Any]
     future: asyncio.Future[Finished[Any]]
     on_tokens: OnTokens | None = None
+    rows: list[Row] = field(default_factory=list)
+    encoded: list[EncodedRow] = field(default_factory=list)
+    num_steps: int = 0
     accepted_at: float = 0.0
     started_at: float = 0.0
     encoded_at: float = 0.0
     first_token_at: float | None = None
+
+    @property
+    def unread(self) -> Sequence[Row]:
+        """The rows still to be encoded; with none, the program has started."""
+        return self.rows[len(self.encoded) :]
 
     def finished(self, result: Any) -> Finished[Any]:
         """The result with what it took until now."""

@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from generator_service.decoding.given import ScoreGiven
 from generator_service.decoding.program import Decoded, EmittedToken, Program
-from generator_service.engine import Engine, EngineObserver
-from generator_service.limits import Limits, check_answers, check_input, check_options
+from generator_service.decoding.with_evidence import WithEvidence
+from generator_service.engine import Engine
+from generator_service.limits import Limits, check_input, check_options, check_scoring
 from generator_service.models.base import ModelSpec
 from generator_service.models.loading import LoadedGenerator
 from generator_service.options import Decoding, check_explanation, resolve
@@ -31,10 +31,12 @@ from generator_service.request import (
     ScoringRequest,
     Timings,
 )
+from generator_service.rounds import EngineObserver
 from generator_service.scheduler import Budget
+from generator_service.scoring import ScoringPlan, plan_scoring
 from generator_service.text import TextCodec
 from serving.deadline import current_deadline
-from serving.errors import InvalidRequest, NotReady, Unimplemented
+from serving.errors import NotReady
 from serving.logs import get_logger
 
 _T = TypeVar("_T")
@@ -68,11 +70,20 @@ class Generator:
     """Answers and scores; every method may be called from many tasks of one event loop at once, after `start`."""
 
     def __init__(
-        self, load: Callable[[], LoadedGenerator], *, budget: Budget, limits: Limits, observer: AnswerObserver
+        self,
+        load: Callable[[], LoadedGenerator],
+        *,
+        budget: Budget,
+        limits: Limits,
+        observer: AnswerObserver,
+        encoder_cache_bytes: int = 0,
+        draft_tokens: int = 0,
     ) -> None:
         """Takes what it needs; `load` is called by `start`, in a thread."""
         self._load = load
         self._budget = budget
+        self._encoder_cache_bytes = encoder_cache_bytes
+        self._draft_tokens = draft_tokens
         self._limits = limits
         self._observer = observer
         self._state: _Ready | None = None
@@ -108,7 +119,7 @@ class Generator:
         """
         loaded = await asyncio.to_thread(self._load)
         codec = TextCodec(loaded.tokenizer, loaded.prompt)
-        engine = Engine(loaded.model, self._budget, self._observer)
+        engine = Engine(loaded.model, self._budget, self._observer, encoder_cache_bytes=self._encoder_cache_bytes)
         engine.start()
         spec = replace(loaded.model.spec, name=loaded.name)
         self._state = _Ready(loaded, spec, codec, Presenter(codec, loaded.confidence), engine)
@@ -141,17 +152,21 @@ class Generator:
         options = DecodingOptions(max_new_tokens=2, min_new_tokens=0)
         await self._run(GenerationRequest("ready?", [Passage("", "", "ready")], options), deadline_at=now + 60.0)
 
-    def estimate_tokens(self, question: str, passages: Sequence[Passage]) -> int:
-        """About how many encoder tokens a request costs, cheaply: four characters each, cut to the window."""
+    def estimate_tokens(self, question: str, passages: Sequence[Passage], answers: Sequence[str] = ()) -> int:
+        """About how many tokens a request costs, cheaply: four characters each, passages cut to the window.
+
+        Every one of the answers to score is read once per passage.
+        """
         window = self._ready.codec.prompt.max_input_tokens
         lengths = [len(question) + len(passage.title) + len(passage.text) for passage in passages]
-        return sum(min(window, length // 4 + 3) for length in lengths or [len(question)])
+        num_answer_tokens = sum(len(answer) // 4 + 1 for answer in answers)
+        return sum(min(window, length // 4 + 3) + num_answer_tokens for length in lengths or [len(question)])
 
     async def generate(self, request: GenerationRequest) -> Generation:
-        """Answers; RAG-Sequence thorough unless the request says otherwise.
+        """Answers; RAG-Sequence thorough unless the request or a RAG checkpoint's class says otherwise.
 
         Raises:
-            RagError: InvalidRequest, Unimplemented, Deadline or NotReady.
+            RagError: InvalidRequest, Unimplemented, Deadline, Overloaded or NotReady.
         """
         generation = await self._run(request, deadline_at=current_deadline().at)
         self._observer.observe_answer(generation)
@@ -163,7 +178,7 @@ class Generator:
         Only greedy decoding of one sequence has tokens before the end; anything else gives the last item alone.
 
         Raises:
-            RagError: InvalidRequest, Unimplemented, Deadline or NotReady.
+            RagError: InvalidRequest, Unimplemented, Deadline, Overloaded or NotReady.
         """
         plan = await self._plan(request, default_model=DecodingModel.RAG_TOKEN, default_num_beams=1)
         arrived: asyncio.Queue[Sequence[EmittedToken] | None] = asyncio.Queue()
@@ -187,25 +202,26 @@ class Generator:
             running.cancel()
 
     async def score(self, request: ScoringRequest) -> Scores:
-        """Scores given answers under RAG-Sequence (the default) or RAG-Token.
+        """Scores given answers, under RAG-Sequence unless the request says otherwise, or the question itself.
+
+        An answer is scored with the tokens that the tokenizer writes it with, and end-of-sequence. That is the
+        log-probability of an answer generated here if it was generated with those tokens and ended by itself; give its
+        `raw_text`, since `text` may be in the surface of a passage.
 
         Raises:
-            RagError: InvalidRequest, Unimplemented, Deadline or NotReady.
+            RagError: InvalidRequest, Unimplemented, Deadline, Overloaded or NotReady.
         """
         accepted_at = time.monotonic()
-        model = request.model or DecodingModel.RAG_SEQUENCE
-        if model not in (DecodingModel.RAG_SEQUENCE, DecodingModel.RAG_TOKEN):
-            raise Unimplemented(f"model {model.value} is not implemented for scoring")
-        check_input(request.question, request.passages, model, self._limits)
-        check_answers(request.answers, self._limits)
-        program, targets, prior = await self._in_text_thread(self._scoring_program, request, model)
+        check_scoring(request, self._limits)
+        plan = await self._in_text_thread(self._plan_scoring, request)
         tokenize_seconds = time.monotonic() - accepted_at
-        finished = await self._ready.engine.run(program, deadline_at=current_deadline().at)
-        answers = await self._in_text_thread(self._ready.presenter.answer_scores, finished.result, targets, prior)
+        finished = await self._ready.engine.run(plan.program, deadline_at=current_deadline().at)
+        answers = await self._in_text_thread(self._ready.presenter.answer_scores, finished.result, plan)
         return Scores(answers, Timings(tokenize_seconds, finished.timings, time.monotonic() - accepted_at))
 
     async def _run(self, request: GenerationRequest, *, deadline_at: float) -> Generation:
-        plan = await self._plan(request, default_model=DecodingModel.RAG_SEQUENCE, default_num_beams=None)
+        model = self._ready.loaded.defaults.model or DecodingModel.RAG_SEQUENCE
+        plan = await self._plan(request, default_model=model, default_num_beams=None)
         finished = await self._ready.engine.run(plan.program, deadline_at=deadline_at)
         return await self._in_text_thread(self._ready.presenter.generation, plan, finished)
 
@@ -230,30 +246,29 @@ class Generator:
 
     def _program(self, request: GenerationRequest, decoding: Decoding, prior: PassagePrior) -> Program[Decoded]:
         rows = self._ready.codec.rows(request.question, [request.passages[i] for i in prior.kept])
-        return build_program(rows, prior, decoding, request.explanation, spec=self.spec, codec=self._ready.codec)
+        codec, confidence = self._ready.codec, self._ready.loaded.confidence
+        program = build_program(
+            rows,
+            prior,
+            decoding,
+            request.explanation,
+            spec=self.spec,
+            codec=codec,
+            draft_tokens=self._draft_tokens,
+        )
+        if not confidence.is_calibrated:
+            return program
+        compares = confidence.compares_closed_book and prior.kept
+        return WithEvidence(program, codec.rows(request.question, [])[0] if compares else None)
 
-    def _scoring_program(
-        self, request: ScoringRequest, model: DecodingModel
-    ) -> tuple[ScoreGiven, list[list[int]], PassagePrior]:
-        spec, limits = self.spec, self._limits
-        targets = [
-            self._ready.codec.target(
-                answer, eos_token_id=spec.eos_token_id, forced_bos_token_id=spec.forced_bos_token_id
-            )
-            for answer in request.answers
-        ]
-        longest = min(limits.max_answer_tokens, spec.max_target_tokens)
-        for i, target in enumerate(targets):
-            if len(target) > longest:
-                raise InvalidRequest(
-                    f"answers[{i}] has {len(target)} tokens; the limit is {longest}",
-                    field=f"answers[{i}]",
-                    reason="TOO_LARGE",
-                )
-        prior = PassagePrior.of(request.passages, 0.0)
-        rows = self._ready.codec.rows(request.question, [request.passages[i] for i in prior.kept])
-        per_token = model is DecodingModel.RAG_TOKEN
-        return ScoreGiven(rows, prior.log_prior, targets, per_token=per_token), targets, prior
+    def _plan_scoring(self, request: ScoringRequest) -> ScoringPlan:
+        return plan_scoring(
+            request,
+            spec=self.spec,
+            codec=self._ready.codec,
+            limits=self._limits,
+            max_slice_tokens=self._budget.max_scoring_tokens,
+        )
 
     async def _in_text_thread(self, function: Callable[..., _T], *arguments: object) -> _T:
         """Tokenizers hold their thread for milliseconds; the event loop goes on meanwhile."""

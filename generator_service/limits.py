@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from generator_service.request import DecodingModel, DecodingOptions, Passage
+from generator_service.request import DecodingModel, DecodingOptions, Passage, ScoringRequest
 from serving.errors import InvalidRequest
 
 
@@ -19,6 +19,7 @@ class Limits:
     max_num_beams: int = 16
     max_new_tokens: int = 512
     max_bad_words: int = 64
+    max_forced_words: int = 16
     max_stop: int = 16
     max_stop_bytes: int = 64
     max_no_repeat_ngram_size: int = 512
@@ -53,12 +54,18 @@ def check_input(question: str, passages: Sequence[Passage], model: DecodingModel
         raise InvalidRequest("every log_prior is -inf", field="input.passages")
 
 
-def check_answers(answers: Sequence[str], limits: Limits) -> None:
-    """Refuses no or too many answers to score.
+def check_scoring(request: ScoringRequest, limits: Limits) -> None:
+    """Refuses a bad input, and no or too many answers to score.
 
     Raises:
-        InvalidRequest: naming the limit.
+        InvalidRequest: naming the field and the limit.
     """
+    check_input(request.question, request.passages, request.model or DecodingModel.RAG_SEQUENCE, limits)
+    answers = request.answers
+    if request.scores_question:
+        if answers or request.model is not None:
+            raise InvalidRequest("score_question takes neither answers nor model", field="score_question")
+        return
     if not answers:
         raise InvalidRequest("answers is empty; 1 is the least", field="answers")
     if len(answers) > limits.max_answers:
@@ -77,12 +84,15 @@ def check_options(options: DecodingOptions, limits: Limits) -> None:
     _check_range("decoding.max_new_tokens", options.max_new_tokens, 0, limits.max_new_tokens)
     _check_range("decoding.no_repeat_ngram_size", options.no_repeat_ngram_size, 0, limits.max_no_repeat_ngram_size)
     _check_range("decoding.bad_words, their number,", len(options.bad_words), 0, limits.max_bad_words)
+    _check_range("decoding.forced_words, their number,", len(options.forced_words), 0, limits.max_forced_words)
     _check_range("decoding.stop, their number,", len(options.stop), 0, limits.max_stop)
     for i, stop in enumerate(options.stop):
         _check_bytes(f"decoding.stop[{i}]", stop, limits.max_stop_bytes)
-    for name, texts in (("stop", options.stop), ("bad_words", options.bad_words)):
-        if not all(texts):
+    for name in ("stop", "bad_words", "forced_words"):
+        if not all(getattr(options, name)):
             raise InvalidRequest(f"decoding.{name} holds an empty string", field=f"decoding.{name}")
+    if options.num_candidates is not None:
+        _check_range("decoding.candidate_ranking.num_candidates", options.num_candidates, 2, limits.max_num_beams)
     _check_range("decoding.prune_prior_mass", options.prune_prior_mass, 0.0, 1.0)
     if options.prune_prior_mass == 1.0:
         raise InvalidRequest("decoding.prune_prior_mass must be below 1", field="decoding.prune_prior_mass")

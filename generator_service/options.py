@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from generator_service.decoding.beam import BeamOptions
 from generator_service.decoding.sampling import Sampling
 from generator_service.limits import Limits
 from generator_service.models.defaults import GenerationDefaults
 from generator_service.request import DecodingModel, DecodingOptions, Explanation
-from serving.errors import InvalidRequest, Unimplemented
+from serving.errors import InvalidRequest
 
 DEFAULT_MAX_NEW_TOKENS = 64
+_FORCED_BEAMS = 4
+"""Beams of a search for forced words where the request or the checkpoint is greedy: one beam has nothing to trade."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +30,13 @@ class Decoding:
     no_repeat_ngram_size: int
     bad_words: Sequence[str]
     bad_word_ids: tuple[tuple[int, ...], ...]
+    forced_words: Sequence[str]
+    forced_search: BeamOptions
     stop: Sequence[str]
     num_hypotheses: int
+    are_candidates: bool
     sampling: Sampling | None
     prune_prior_mass: float
-
-    @property
-    def num_rows(self) -> int:
-        """K: beams, or samples drawn side by side."""
-        return self.num_hypotheses if self.sampling is not None else self.num_beams
 
 
 def resolve(
@@ -59,13 +60,11 @@ def resolve(
 
     Raises:
         InvalidRequest: The options contradict each other.
-        Unimplemented: One is not available here.
     """
-    if options.unimplemented:
-        raise Unimplemented(f"decoding.{options.unimplemented[0]} is not implemented by this generator")
     model = options.model or default_model
     max_new = _max_new_tokens(options, defaults, min(limits.max_new_tokens, max_target_tokens))
     num_beams = options.num_beams or min(default_num_beams or defaults.num_beams, limits.max_num_beams)
+    num_beams = max(num_beams, options.num_candidates or 0)
     if options.sampling is not None:
         num_beams = _check_sampling(options, model)
     resolved = Decoding(
@@ -79,8 +78,11 @@ def resolve(
         no_repeat_ngram_size=options.no_repeat_ngram_size or defaults.no_repeat_ngram_size,
         bad_words=options.bad_words,
         bad_word_ids=defaults.bad_words,
+        forced_words=options.forced_words,
+        forced_search=_forced_search(options, num_beams, limits),
         stop=options.stop,
-        num_hypotheses=options.num_return_sequences or 1,
+        num_hypotheses=max(options.num_return_sequences or 1, options.num_candidates or 1),
+        are_candidates=options.num_candidates is not None,
         sampling=options.sampling,
         prune_prior_mass=options.prune_prior_mass,
     )
@@ -93,7 +95,6 @@ def check_explanation(explanation: Explanation, decoding: Decoding) -> None:
 
     Raises:
         InvalidRequest: It has no meaning there.
-        Unimplemented: It is not available there.
     """
     one_row = decoding.model in (DecodingModel.FUSION_IN_DECODER, DecodingModel.CLOSED_BOOK)
     if explanation.token_posteriors and one_row:
@@ -102,12 +103,21 @@ def check_explanation(explanation: Explanation, decoding: Decoding) -> None:
         )
     if not explanation.leave_one_out:
         return
-    if one_row:
-        raise Unimplemented(f"explanation.leave_one_out with {decoding.model.value}")
+    if decoding.model is DecodingModel.CLOSED_BOOK:
+        raise InvalidRequest(
+            "CLOSED_BOOK reads no passages: there is none to leave out", field="explanation.leave_one_out"
+        )
     if decoding.sampling is not None:
         raise InvalidRequest("explanation.leave_one_out needs decoding without sampling", field="decoding.sampling")
-    if decoding.model is DecodingModel.RAG_TOKEN and decoding.num_beams > 1:
-        raise Unimplemented("explanation.leave_one_out with RAG_TOKEN beam search; num_beams = 1 has it")
+
+
+def _forced_search(options: DecodingOptions, num_beams: int, limits: Limits) -> BeamOptions:
+    """How to search for forced words: by log p(y|x) unless the request sets a length penalty.
+
+    A word that fits badly costs much; divided by the length it would be paid off with a long tail.
+    """
+    beams = num_beams if num_beams > 1 else min(_FORCED_BEAMS, limits.max_num_beams)
+    return BeamOptions(beams, options.length_penalty or 0.0, options.early_stopping)
 
 
 def _check_sampling(options: DecodingOptions, model: DecodingModel) -> int:
@@ -115,6 +125,10 @@ def _check_sampling(options: DecodingOptions, model: DecodingModel) -> int:
         raise InvalidRequest("decoding.sampling is not defined for RAG_SEQUENCE", field="decoding.sampling")
     if options.num_beams > 1:
         raise InvalidRequest("decoding.sampling and num_beams > 1 exclude each other", field="decoding.sampling")
+    if options.forced_words:
+        raise InvalidRequest(
+            "decoding.forced_words needs a search; leave decoding.sampling out", field="decoding.forced_words"
+        )
     return 1
 
 

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from generator_service.confidence import Confidence, Evidence
 from generator_service.decoding.given import GivenScore
 from generator_service.decoding.marginal import TokenShare
-from generator_service.decoding.program import Decoded, EmittedToken, LeftOut, Program, ScoredHypothesis
+from generator_service.decoding.program import Decoded, EmittedToken, LeftOut, Program
 from generator_service.entry import Finished
 from generator_service.options import Decoding
 from generator_service.planning import PassagePrior
@@ -22,6 +22,7 @@ from generator_service.request import (
     Timings,
     TokenAttribution,
 )
+from generator_service.scoring import ScoringPlan
 from generator_service.text import DeltaText, TextCodec
 from serving.errors import InvalidRequest
 
@@ -42,6 +43,11 @@ class Plan:
         """Encoder tokens over all rows, without padding."""
         return sum(len(row) for row in self.program.rows)
 
+    @property
+    def log_priors(self) -> list[float]:
+        """The prior as used, at the places of all passages."""
+        return self.prior.spread(self.prior.log_prior.tolist(), missing=float("-inf"))
+
 
 class Presenter:
     """Writes answers with a checkpoint's tokenizer and confidence model."""
@@ -59,25 +65,15 @@ class Presenter:
         decoded, prior = finished.result, plan.prior
         if not decoded.hypotheses:
             raise InvalidRequest("the constraints leave no possible answer", field="decoding", reason="NO_ANSWER")
-        best = decoded.hypotheses[0]
-        hypotheses = [self._hypothesis(plan, each) for each in decoded.hypotheses]
-        log_priors = prior.spread(prior.log_prior.tolist(), missing=float("-inf"))
-        evidence = Evidence(
-            log_probability=best.log_probability,
-            num_new_tokens=len(best.token_ids),
-            log_priors=log_priors,
-            posteriors=hypotheses[0].posteriors,
-            scores=[passage.score for passage in plan.request.passages],
-        )
+        hypotheses = [self._hypothesis(plan, decoded, index) for index in range(len(decoded.hypotheses))]
+        if plan.decoding.are_candidates:
+            hypotheses = _distinct(hypotheses)
         return Generation(
             best=hypotheses[0],
-            ending=best.ending,
-            confidence=self._confidence(evidence),
-            log_priors=log_priors,
-            tokens=self._attributions(best.token_ids, decoded.shares, prior),
-            hypotheses=hypotheses if len(hypotheses) > 1 else (),
+            log_priors=plan.log_priors,
+            tokens=self._attributions(decoded.hypotheses[0].token_ids, decoded.shares, prior),
+            hypotheses=hypotheses if plan.decoding.num_hypotheses > 1 else (),
             leave_one_out=self._left_out(plan, decoded.left_out, hypotheses[0]),
-            num_new_tokens=len(best.token_ids),
             num_input_tokens=plan.num_input_tokens,
             pruned_prior_mass=prior.pruned_mass,
             model=plan.decoding.model,
@@ -87,18 +83,36 @@ class Presenter:
                 time.monotonic() - plan.accepted_at,
                 finished.first_token_seconds,
             ),
+            min_confidence=self._confidence.min_confidence,
         )
 
-    def _hypothesis(self, plan: Plan, scored: ScoredHypothesis) -> AnswerHypothesis:
+    def _hypothesis(self, plan: Plan, decoded: Decoded, index: int) -> AnswerHypothesis:
         """A hypothesis as text, in the surface of the passage it most probably came from."""
-        prior = plan.prior
+        prior, scored = plan.prior, decoded.hypotheses[index]
         fuses = plan.decoding.model is DecodingModel.FUSION_IN_DECODER
         shares = prior.log_prior.exp().tolist() if fuses else scored.posteriors
         posteriors = prior.spread(shares, missing=0.0)
         passages = plan.request.passages
         order = sorted(range(len(passages)), key=posteriors.__getitem__, reverse=True)
         answer = self._codec.answer(scored.token_ids, [passages[i] for i in order], plan.decoding.stop)
-        return AnswerHypothesis(answer.text, answer.raw, scored.log_probability, posteriors)
+        evidence = Evidence(
+            log_probability=scored.log_probability,
+            num_new_tokens=len(scored.token_ids),
+            log_priors=plan.log_priors,
+            posteriors=posteriors,
+            scores=[passage.score for passage in passages],
+            no_answer=_spread_no_answer(decoded.no_answer, prior),
+            closed_book=decoded.closed_book[index] if decoded.closed_book else None,
+        )
+        return AnswerHypothesis(
+            text=answer.text,
+            raw_text=answer.raw,
+            log_probability=scored.log_probability,
+            posteriors=posteriors,
+            confidence=self._confidence(evidence),
+            ending=scored.ending,
+            num_new_tokens=len(scored.token_ids),
+        )
 
     def _attributions(
         self, ids: Sequence[int], shares: Sequence[TokenShare], prior: PassagePrior
@@ -114,35 +128,51 @@ class Presenter:
         ]
 
     def _left_out(self, plan: Plan, left_out: Sequence[LeftOut], answer: AnswerHypothesis) -> list[LeaveOneOut]:
-        """What each kept passage's removal does; a passage that pruning dropped already changes nothing."""
+        """What each passage's removal does.
+
+        The passages at hand are those that were read: one that pruning dropped changes nothing, and none takes the
+        place of one that is removed.
+        """
         if not left_out:
             return []
         passages, prior = plan.request.passages, plan.prior
         results = []
         for i, passage in enumerate(passages):
             if i not in prior.kept:
-                results.append(LeaveOneOut(passage.id, False, False, answer.text, answer.log_probability))
+                results.append(LeaveOneOut(passage.id, False, True, answer.text, answer.log_probability))
                 continue
             each = left_out[prior.kept.index(i)]
-            others = [other for other in passages if other is not passage]
-            text = "" if each.token_ids is None else self._codec.answer(each.token_ids, others, plan.decoding.stop).text
-            is_exact = each.exact and not prior.pruned_mass
-            results.append(LeaveOneOut(passage.id, each.flips, is_exact, text, each.log_probability))
+            others = [passages[j] for j in prior.kept if j != i]
+            if each.token_ids is None:
+                results.append(LeaveOneOut(passage.id, each.flips, each.exact, "", each.log_probability))
+                continue
+            without = self._codec.answer(each.token_ids, others, plan.decoding.stop)
+            flips = each.flips and without.raw != answer.raw_text
+            results.append(LeaveOneOut(passage.id, flips, each.exact, without.text, each.log_probability))
         return results
 
-    def answer_scores(
-        self, scores: Sequence[GivenScore], targets: Sequence[Sequence[int]], prior: PassagePrior
-    ) -> list[AnswerScore]:
-        """The scores of given answers, token by token too."""
-        return [
-            AnswerScore(
-                score.log_probability,
-                prior.spread(score.posteriors, missing=0.0),
-                prior.spread(score.passage_log_probabilities, missing=float("-inf")),
-                self._attributions(target, score.shares, prior),
+    def answer_scores(self, scores: Sequence[GivenScore], plan: ScoringPlan) -> list[AnswerScore]:
+        """The scores of given answers, token by token too.
+
+        Fusion-in-decoder draws no passage: its posterior is the prior, as in an answer, and it has no probabilities
+        per passage.
+        """
+        prior = plan.prior
+        fuses = plan.model is DecodingModel.FUSION_IN_DECODER
+        results = []
+        for score, target in zip(scores, plan.targets, strict=True):
+            posteriors = prior.log_prior.exp().tolist() if fuses else score.posteriors
+            passages = prior.spread(score.passage_log_probabilities, missing=float("-inf"))
+            shares = [replace(each, posteriors=()) for each in score.shares] if fuses else score.shares
+            results.append(
+                AnswerScore(
+                    score.log_probability,
+                    prior.spread(posteriors, missing=0.0),
+                    [] if fuses else passages,
+                    self._attributions(target, shares, prior),
+                )
             )
-            for score, target in zip(scores, targets, strict=True)
-        ]
+        return results
 
 
 class Deltas:
@@ -182,6 +212,23 @@ class Deltas:
         ]
 
 
+def _distinct(hypotheses: Sequence[AnswerHypothesis]) -> list[AnswerHypothesis]:
+    """The first of each raw text: different tokens, and samples, may say the same."""
+    first: dict[str, AnswerHypothesis] = {}
+    for each in hypotheses:
+        first.setdefault(each.raw_text, each)
+    return list(first.values())
+
+
 def _spread_share(share: TokenShare, prior: PassagePrior) -> TokenShare:
-    """A token's share, at the places of all passages."""
+    """A token's share, at the places of all passages; none stays none."""
+    if not share.posteriors:
+        return share
     return TokenShare(share.log_probability, tuple(prior.spread(share.posteriors, missing=0.0)))
+
+
+def _spread_no_answer(no_answer: Sequence[float], prior: PassagePrior) -> Sequence[float]:
+    """One for each passage; where one row reads them all (or there is none), it speaks for every one."""
+    if len(no_answer) == 1:
+        return [*no_answer] * max(1, prior.num_passages)
+    return prior.spread(no_answer, missing=float("-inf")) if no_answer else ()

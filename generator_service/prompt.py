@@ -6,9 +6,35 @@ so they cannot drift apart. Knows tokenizers, not models.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from transformers import PreTrainedTokenizerBase
+
+
+class Prompt(Protocol):
+    """How question and passage are joined."""
+
+    @property
+    def format(self) -> str:
+        """Name or template of the format."""
+        ...
+
+    @property
+    def max_input_tokens(self) -> int:
+        """No input is longer."""
+        ...
+
+    def passage_segment(self, title: str, text: str) -> str:
+        """The passage as the generator reads it."""
+        ...
+
+    def encode(self, tokenizer: PreTrainedTokenizerBase, question: str, title: str, text: str) -> list[int]:
+        """Input ids of one (question, passage); an empty passage is closed-book input."""
+        ...
+
+    def encode_passage(self, tokenizer: PreTrainedTokenizerBase, title: str, text: str) -> list[int]:
+        """Input ids of a passage alone, without a question."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +86,13 @@ class PromptFormat:
         question_ids = tokenizer.encode(question, add_special_tokens=False)
         passage_ids = tokenizer.encode(self.passage_segment(title, text), add_special_tokens=False)
         return self.join(tokenizer, question_ids, passage_ids)
+
+    def encode_passage(self, tokenizer: PreTrainedTokenizerBase, title: str, text: str) -> list[int]:
+        """Input ids of a passage alone, without a question, at most ``max_input_tokens`` long."""
+        ids = tokenizer.encode(self.passage_segment(title, text), add_special_tokens=False)
+        if self.format == "question_context":
+            return [*ids[: self.max_input_tokens - 1], int(tokenizer.eos_token_id)]
+        return [int(tokenizer.cls_token_id), *ids[: self.max_input_tokens - 2], int(tokenizer.sep_token_id)]
 
     def join(self, tokenizer: PreTrainedTokenizerBase, question_ids: list[int], passage_ids: list[int]) -> list[int]:
         """Build the input from segments already tokenized without special tokens; truncates the passage to fit."""

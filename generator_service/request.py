@@ -42,13 +42,14 @@ class DecodingOptions:
     length_penalty: float | None = None
     no_repeat_ngram_size: int = 0
     bad_words: Sequence[str] = ()
+    forced_words: Sequence[str] = ()
     stop: Sequence[str] = ()
     num_return_sequences: int = 0
     sampling: Sampling | None = None
     prune_prior_mass: float = 0.0
     early_stopping: bool = False
-    unimplemented: Sequence[str] = ()
-    """Options of the contract that were set and that this server does not have."""
+    num_candidates: int | None = None
+    """Hypotheses for the caller to rank; None where none are to be ranked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +72,13 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class ScoringRequest:
-    """Answers whose probability is asked for."""
+    """Answers whose probability is asked for, or the question's own: how well each passage explains it."""
 
     question: str
     passages: Sequence[Passage]
-    answers: Sequence[str]
+    answers: Sequence[str] = ()
     model: DecodingModel | None = None
+    scores_question: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +98,14 @@ class AnswerHypothesis:
     raw_text: str
     log_probability: float
     posteriors: Sequence[float]
+    confidence: float
+    ending: Ending
+    num_new_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class LeaveOneOut:
-    """The answer without one passage; `text` is empty where not known."""
+    """The answer without one passage; `text` is empty where not known. `log_probability` is the present answer's."""
 
     passage_id: str
     flips: bool
@@ -124,17 +129,15 @@ class Generation:
     """An answer with its evidence; vectors are in the passages' order."""
 
     best: AnswerHypothesis
-    ending: Ending
-    confidence: float
     log_priors: Sequence[float]
     tokens: Sequence[TokenAttribution]
     hypotheses: Sequence[AnswerHypothesis]
     leave_one_out: Sequence[LeaveOneOut]
-    num_new_tokens: int
     num_input_tokens: int
     pruned_prior_mass: float
     model: DecodingModel
     timings: Timings
+    min_confidence: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class AnswerScore:
-    """The probability of a given answer."""
+    """The probability of a given answer; fusion-in-decoder knows none per passage."""
 
     log_probability: float
     posteriors: Sequence[float]

@@ -13,19 +13,27 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How much may run at once."""
+    """How much may run at once, and how much is done between two steps.
+
+    `max_prefill_tokens` 0 leaves it to the engine, which knows the device.
+    """
 
     max_running_requests: int = 32
     max_decoder_rows: int = 2048
-    max_prefill_tokens: int = 16384
+    max_prefill_tokens: int = 0
+    max_scoring_tokens: int = 512
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Job:
-    """One request. `deadline_at` is in seconds of the caller's clock; `is_cancelled` is set by whoever gives it up."""
+    """One request.
 
-    num_input_tokens: int
+    `num_input_tokens` are those that must be encoded; `deadline_at` is in seconds of the caller's clock; `is_cancelled`
+    is set by whoever gives it up.
+    """
+
     num_decoder_rows: int
+    num_input_tokens: int = 0
     deadline_at: float = math.inf
     is_cancelled: bool = False
     key: tuple[float, int] = field(default=(0.0, 0), repr=False)
@@ -33,7 +41,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """Jobs that left without a result; `was_running` of them held decoder rows."""
+    """Jobs that left without a result, waiting or running."""
 
     cancelled: Sequence[Job]
     late: Sequence[Job]
@@ -85,21 +93,29 @@ class Scheduler:
             self._running = [job for job in self._running if id(job) not in gone]
         return Swept(cancelled, late)
 
-    def admit(self) -> list[Job]:
-        """Moves the jobs that go next from waiting to running; a job too large for any budget runs alone."""
+    def ahead_of(self, deadline_at: float) -> list[Job]:
+        """The waiting jobs that go before one that arrives now."""
+        return [job for key, job in self._waiting if key[0] <= deadline_at and not job.is_cancelled]
+
+    def admit(self, *, num_unread_tokens: int = 0) -> list[Job]:
+        """Moves the jobs that go next from waiting to running.
+
+        A job of too many rows for the budget runs alone; one of too many tokens is let in when no other is being read.
+
+        Args:
+            num_unread_tokens: What the running jobs have still to encode.
+        """
         admitted: list[Job] = []
-        rows, tokens = self.num_decoder_rows, 0
+        rows, tokens = self.num_decoder_rows, num_unread_tokens
         while self._waiting:
             job = self._waiting[0][1]
             rows += job.num_decoder_rows
-            tokens += job.num_input_tokens
-            is_full = (
-                len(self._running) >= self._budget.max_running_requests
-                or rows > self._budget.max_decoder_rows
-                or tokens > self._budget.max_prefill_tokens
-            )
-            if is_full and (self._running or admitted):
+            is_full = len(self._running) >= self._budget.max_running_requests or rows > self._budget.max_decoder_rows
+            if is_full and self._running:
                 break
+            if job.num_input_tokens and tokens and tokens + job.num_input_tokens > self._budget.max_prefill_tokens:
+                break
+            tokens += job.num_input_tokens
             heapq.heappop(self._waiting)
             self._running.append(job)
             admitted.append(job)

@@ -1,6 +1,6 @@
 """rag.v1.GeneratorService: convert, call the generator, convert."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -77,7 +77,10 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         )
 
     def _admit(self, asked: GenerationRequest | ScoringRequest) -> Permit:
-        tokens = self._generator.estimate_tokens(asked.question, asked.passages)
+        targets: Sequence[str] = ()
+        if isinstance(asked, ScoringRequest):
+            targets = [asked.question] if asked.scores_question else asked.answers
+        tokens = self._generator.estimate_tokens(asked.question, asked.passages, targets)
         return self._admission.admit(items=1, tokens=tokens)
 
     def _provenance(self) -> common_pb2.Provenance:

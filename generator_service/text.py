@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from generator_service.prompt import PromptFormat
+from generator_service.prompt import Prompt
 from generator_service.request import Passage
 from generator_service.surface import restore_surface
 
@@ -28,14 +28,14 @@ class AnswerText:
 class TextCodec:
     """A checkpoint's tokenizer with its prompt format."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: PromptFormat) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> None:
         self._tokenizer = tokenizer
         self._prompt = prompt
         self._special = frozenset(tokenizer.all_special_ids)
         self._lock = threading.Lock()
 
     @property
-    def prompt(self) -> PromptFormat:
+    def prompt(self) -> Prompt:
         """How question and passage are joined."""
         return self._prompt
 
@@ -44,6 +44,11 @@ class TextCodec:
         with self._lock:
             texts = [(passage.title, passage.text) for passage in passages] or [("", "")]
             return [self._prompt.encode(self._tokenizer, question, title, text) for title, text in texts]
+
+    def passage_row(self, passage: Passage) -> list[int]:
+        """The encoder input of a passage alone."""
+        with self._lock:
+            return self._prompt.encode_passage(self._tokenizer, passage.title, passage.text)
 
     def target(self, answer: str, *, eos_token_id: int, forced_bos_token_id: int | None) -> list[int]:
         """An answer as the decoder would write it, end-of-sequence included."""
@@ -61,6 +66,10 @@ class TextCodec:
                 for text in (word, f" {word}")
             }
         return tuple(sorted(ids for ids in found if ids))
+
+    def writable_ids(self, word: str) -> tuple[tuple[int, ...], ...]:
+        """A word's `word_ids` that decode to it again; none where the vocabulary lacks its characters."""
+        return tuple(ids for ids in self.word_ids([word]) if not self._special.intersection(ids))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some tokens, special ones left out."""
@@ -82,6 +91,15 @@ class TextCodec:
         text = self.decode(ids)
         return any(each in text for each in stop)
 
+    def before_stop(self, ids: Sequence[int], stop: Sequence[str]) -> list[int]:
+        """The tokens whose text lies before the first stop string."""
+        cut = list(ids)
+        if stop and self.contains_stop(ids, stop):
+            text = _until(self.decode(ids), stop)
+            while cut and not text.startswith(self.decode(cut)):
+                cut.pop()
+        return cut
+
     def answer(self, ids: Sequence[int], passages: Sequence[Passage], stop: Sequence[str]) -> AnswerText:
         """The text of an answer, cut before the first stop string.
 
@@ -90,18 +108,20 @@ class TextCodec:
             passages: Where to look for its own surface, the most probable first.
             stop: Stop strings.
         """
-        cut = list(ids)
-        if stop and self.contains_stop(ids, stop):
-            text = self.decode(ids)
-            text = text[: min(text.index(each) for each in stop if each in text)]
-            while cut and not text.startswith(self.decode(cut)):
-                cut.pop()
+        cut = self.before_stop(ids, stop)
+        if len(cut) < len(ids):
+            text = _until(self.decode(ids), stop)
             if self.decode(cut) != text:
                 return AnswerText(text.strip(), text.strip())
         segments = [self._prompt.passage_segment(passage.title, passage.text) for passage in passages]
         with self._lock:
             surface = restore_surface(self._tokenizer, cut, segments)
         return AnswerText(surface.text, surface.raw)
+
+
+def _until(text: str, stop: Sequence[str]) -> str:
+    """The text before the first stop string that it contains."""
+    return text[: min(text.index(each) for each in stop if each in text)]
 
 
 def shared_length(left: str, right: str) -> int:

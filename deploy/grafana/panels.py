@@ -143,9 +143,11 @@ GENERATOR = (
             Query(quantile(0.95, "rag_generator_queue_seconds"), "waiting to be read"),
             Query(quantile(0.95, "rag_generator_prefill_seconds"), "reading a batch (prefill)"),
             Query(quantile(0.95, "rag_generator_step_seconds"), "one decode step"),
+            Query(quantile(0.95, "rag_generator_scoring_seconds"), "one slice of scoring"),
         ],
     ),
     Panel("First token", "How long until something can be read?", "s", quantiles("rag_generator_first_token_seconds")),
+    Panel("Decoding", "How long does an answer take once it is read?", "s", quantiles("rag_generator_decode_seconds")),
     Panel("Time per token", "How fast does an answer grow?", "s", quantiles("rag_generator_time_per_token_seconds")),
     Panel(
         "Requests",
@@ -174,6 +176,40 @@ GENERATOR = (
             Query(rate("rag_generator_input_tokens_total"), "tokens read per second"),
             Query(rate("rag_generator_encoder_rows_total"), "passages read per second"),
             Query(rate("rag_generator_output_tokens_total"), "tokens written per second"),
+        ],
+    ),
+    Panel(
+        "Reading again",
+        "Which share of the passages need not be read again, and is there room to remember them?",
+        "percentunit",
+        [
+            Query(
+                f"{rate('rag_generator_encoder_cache_hits_total')} / ({rate('rag_generator_encoder_cache_hits_total')}"
+                f" + {rate('rag_generator_encoder_cache_misses_total')})",
+                "hits",
+            ),
+            Query(
+                f"{rate('rag_generator_encoder_cache_evictions_total')}"
+                f" / {rate('rag_generator_encoder_cache_misses_total')}",
+                "forgotten for each new one",
+            ),
+        ],
+    ),
+    Panel(
+        "Encoder cache",
+        "What memory does remembering take?",
+        "bytes",
+        [Query("sum by (instance) (rag_generator_encoder_cache_bytes)", "{{instance}}")],
+    ),
+    Panel(
+        "Padding",
+        "How much of the encoder's work is for nothing?",
+        "percentunit",
+        [
+            Query(
+                f"{rate('rag_generator_padded_tokens_total')} / {rate('rag_generator_input_tokens_total')}",
+                "padding for each token read",
+            )
         ],
     ),
     Panel(

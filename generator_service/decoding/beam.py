@@ -1,7 +1,7 @@
 """Beam search, token for token the one of transformers 5.
 
 Several independent problems are advanced together (RAG-Sequence searches once per passage). A problem that is over
-keeps its rows until all are over; its hypotheses no longer change.
+gives its rows up.
 
 Source: transformers 5.23, `GenerationMixin._beam_search`.
 """
@@ -30,7 +30,7 @@ class BeamOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidates:
+class Candidates:
     """The 2K best continuations of each problem, best first."""
 
     scores: Tensor  # (B, 2K) float32
@@ -60,12 +60,14 @@ class BeamSearch:
         self._recorded: Tensor | None = None
         placeholder = Hypothesis((), torch.empty(0), Ending.LENGTH, _NEVER)
         self._found = [[placeholder] * beams for _ in range(num_problems)]
+        # The problems still searched; everything but `_found` has one place for each of them.
+        self._numbers = list(range(num_problems))
         self._is_open = [True] * num_problems
 
     @property
     def is_done(self) -> bool:
         """No problem can improve on its hypotheses."""
-        return not any(self._is_open)
+        return not self._numbers
 
     def advance(self, ranking: Tensor, evidence: Tensor) -> Move:
         """See `Search.advance`; `ranking` must be log-probabilities."""
@@ -79,22 +81,26 @@ class BeamSearch:
         self._collect(candidates, has_ended, prefixes, recorded)
         move = self._keep_running(candidates, has_ended, prefixes, recorded, width)
         self._close_problems()
-        return move
+        return self._without_closed(move)
 
     def hypotheses(self) -> list[list[Hypothesis]]:
         """Per problem at most K hypotheses by length-penalised score, best first."""
         return [[each for each in found if each.score > _NEVER] for found in self._found]
 
-    def _candidates(self, ranking: Tensor) -> _Candidates:
+    def _candidates(self, ranking: Tensor) -> Candidates:
         """Ranks the continuations of each problem; ranking (B, K, V)."""
         problems, beams, vocabulary = ranking.shape
-        flat = self._constraints.apply(ranking.reshape(problems * beams, vocabulary), self._prefixes.flatten(0, 1))
-        total = flat.view(problems, beams, vocabulary) + self._scores.to(flat.device)[:, :, None]
-        scores, indices = total.view(problems, -1).topk(2 * beams)
+        scores, indices = self._totals(ranking).view(problems, -1).topk(2 * beams)
         scores, indices = scores.cpu(), indices.cpu()
-        return _Candidates(scores, indices // vocabulary, indices % vocabulary)
+        return Candidates(scores, indices // vocabulary, indices % vocabulary)
 
-    def _extended(self, candidates: _Candidates, evidence: Tensor) -> tuple[Tensor, Tensor]:
+    def _totals(self, ranking: Tensor) -> Tensor:
+        """The scores (B, K, V) of every continuation; a new tensor."""
+        problems, beams, vocabulary = ranking.shape
+        flat = self._constraints.apply(ranking.reshape(problems * beams, vocabulary), self._prefixes.flatten(0, 1))
+        return flat.view(problems, beams, vocabulary) + self._scores.to(flat.device)[:, :, None]
+
+    def _extended(self, candidates: Candidates, evidence: Tensor) -> tuple[Tensor, Tensor]:
         """The candidates' prefixes (B, 2K, 1 + U) and recorded log-probabilities (B, 2K, U, P)."""
         problem = torch.arange(candidates.tokens.shape[0])[:, None]
         prefixes = torch.cat([self._prefixes[problem, candidates.parents], candidates.tokens[:, :, None]], dim=2)
@@ -116,7 +122,7 @@ class BeamSearch:
             has_ended = has_ended | torch.tensor(stopped)
         return has_ended
 
-    def _collect(self, candidates: _Candidates, has_ended: Tensor, prefixes: Tensor, recorded: Tensor) -> None:
+    def _collect(self, candidates: Candidates, has_ended: Tensor, prefixes: Tensor, recorded: Tensor) -> None:
         """Takes up the ended ones among the K best candidates of each open problem."""
         beams = self._options.num_beams
         length = prefixes.shape[2] - 1
@@ -124,26 +130,30 @@ class BeamSearch:
         for b, is_open in enumerate(self._is_open):
             if not is_open:
                 continue
-            found = self._found[b]
+            found = self._found[self._numbers[b]]
             for rank in has_ended[b, :beams].nonzero()[:, 0].tolist():
                 ids = prefixes[b, rank, 1:].tolist()
                 ending = ending_of(ids, self._constraints, self._is_stopped) or Ending.LENGTH
                 found = [*found, Hypothesis(tuple(ids), recorded[b, rank].clone(), ending, float(scores[b, rank]))]
-            self._found[b] = sorted(found, key=lambda each: each.score, reverse=True)[:beams]
+            self._found[self._numbers[b]] = sorted(found, key=lambda each: each.score, reverse=True)[:beams]
             self._is_open[b] = not has_ended[b].all()
 
     def _keep_running(
-        self, candidates: _Candidates, has_ended: Tensor, prefixes: Tensor, recorded: Tensor, width: int
+        self, candidates: Candidates, has_ended: Tensor, prefixes: Tensor, recorded: Tensor, width: int
     ) -> Move:
         """Fills the K beams of each problem with its best candidates that have not ended."""
         running = candidates.scores + has_ended * _NEVER
-        kept = running.topk(self._options.num_beams).indices
+        kept = self._kept(running)
         problem = torch.arange(kept.shape[0])[:, None]
         self._prefixes = prefixes[problem, kept]
         self._scores = running[problem, kept]
         self._recorded = recorded[problem, kept]
         parents = candidates.parents[problem, kept].clamp(max=width - 1) + problem * width
         return Move(parents=parents.flatten(), tokens=self._prefixes[:, :, -1].flatten())
+
+    def _kept(self, running: Tensor) -> Tensor:
+        """The columns (B, K) of the candidates to go on with, by their scores (B, 2K)."""
+        return running.topk(self._options.num_beams).indices
 
     def _close_problems(self) -> None:
         """Ends the problems whose best running beam cannot beat their worst hypothesis any more."""
@@ -152,9 +162,26 @@ class BeamSearch:
         hoped = self._constraints.max_new_tokens if options.early_stopping == "never" else length
         if options.length_penalty <= 0.0:
             hoped = length
-        best_running = (self._scores[:, 0] / (hoped**options.length_penalty)).tolist()
-        for b, found in enumerate(self._found):
-            worst = found[-1].score
+        best_running = (self._scores.amax(dim=1) / (hoped**options.length_penalty)).tolist()
+        for b, number in enumerate(self._numbers):
+            worst = self._found[number][-1].score
             is_full = worst > _NEVER
             if best_running[b] <= worst or (is_full and options.early_stopping is True):
                 self._is_open[b] = False
+
+    def _without_closed(self, move: Move) -> Move:
+        """Gives up the rows of closed problems."""
+        if all(self._is_open):
+            return move
+        kept = [b for b, is_open in enumerate(self._is_open) if is_open]
+        self._keep(kept)
+        parents, tokens = (each.view(len(self._is_open), -1)[kept].flatten() for each in (move.parents, move.tokens))
+        self._is_open = [True] * len(kept)
+        return Move(parents, tokens)
+
+    def _keep(self, problems: list[int]) -> None:
+        """Goes on with these problems alone, as numbered now."""
+        self._numbers = [self._numbers[b] for b in problems]
+        self._prefixes, self._scores = self._prefixes[problems], self._scores[problems]
+        assert self._recorded is not None
+        self._recorded = self._recorded[problems]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from generator_service.decoding import marginal
 from generator_service.decoding.program import EmittedToken, TokenIds
+from generator_service.decoding.slices import SlicedScoring, plan_slices
 from generator_service.models.base import EncodedRow, Seq2SeqModel, StepItem
 
 
@@ -21,17 +22,27 @@ class GivenScore:
 
 
 class ScoreGiven:
-    """A program without steps: one teacher-forced pass over all targets (end-of-sequence included)."""
+    """Teacher forcing of all targets (end-of-sequence included), in slices: it feeds no step, `advance` does the work.
+
+    `per_token` chooses RAG-Token's marginal instead of RAG-Sequence's; `max_slice_tokens` bounds the work of a slice.
+    """
 
     def __init__(
-        self, rows: Sequence[TokenIds], log_prior: Tensor, targets: Sequence[TokenIds], *, per_token: bool
+        self,
+        rows: Sequence[TokenIds],
+        log_prior: Tensor,
+        targets: Sequence[TokenIds],
+        *,
+        per_token: bool,
+        max_slice_tokens: int = 512,
     ) -> None:
         self._rows = rows
         self._log_prior = log_prior
         self._targets = targets
         self._per_token = per_token
+        self._plan = plan_slices([len(row) for row in rows], targets, max_tokens=max_slice_tokens)
+        self._scoring: SlicedScoring
         self._model: Seq2SeqModel
-        self._encoded: Sequence[EncodedRow]
 
     @property
     def rows(self) -> Sequence[TokenIds]:
@@ -40,30 +51,31 @@ class ScoreGiven:
 
     @property
     def num_decoder_rows(self) -> int:
-        """Rows of the scoring pass."""
-        return len(self._rows) * len(self._targets)
+        """Rows of the largest slice."""
+        return max((each.last - each.first) * len(each.targets) for each in self._plan)
 
     @property
     def is_done(self) -> bool:
-        """There is nothing to step."""
-        return True
+        """Every target is scored under every row."""
+        return self._scoring.is_done
 
     def start(self, model: Seq2SeqModel, encoded: Sequence[EncodedRow]) -> None:
         """See `Program.start`."""
         self._model = model
-        self._encoded = encoded
+        self._scoring = SlicedScoring(model, encoded, self._targets, self._plan)
 
     def items(self) -> Sequence[StepItem]:
         """Nothing to step."""
         return []
 
     def advance(self, logits: Sequence[Tensor]) -> Sequence[EmittedToken]:
-        """Never called."""
-        raise AssertionError("a scoring program has no steps")
+        """Scores one slice; there are no logits to take."""
+        self._scoring.advance()
+        return []
 
     def finish(self) -> list[GivenScore]:
-        """Scores every target. `per_token` chooses RAG-Token's marginal instead of RAG-Sequence's."""
-        return [self._scored(each.cpu()) for each in self._model.score(self._encoded, self._targets)]
+        """The targets' scores, in their order."""
+        return [self._scored(each) for each in self._scoring.scores]
 
     def _scored(self, log_probs: Tensor) -> GivenScore:
         """Marginalises the token log-probabilities (N, U) of one target."""

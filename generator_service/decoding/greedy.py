@@ -33,13 +33,31 @@ class GreedySearch:
         self._choose = choose
         self._is_stopped = is_stopped
         self._prefixes = torch.full((num_problems, 1), start_token_id, dtype=torch.int64)
-        self._recorded: list[Tensor] = []
+        self._running = list(range(num_problems))
+        self._recorded: list[list[Tensor]] = [[] for _ in range(num_problems)]
         self._found: list[Hypothesis | None] = [None] * num_problems
+        self.newest: list[int] = []
 
     @property
     def is_done(self) -> bool:
         """Every problem's sequence has ended."""
-        return all(found is not None for found in self._found)
+        return not self._running
+
+    @property
+    def is_certain(self) -> bool:
+        """One problem, and the most likely token is taken."""
+        return len(self._found) == 1 and self._choose is most_likely
+
+    @property
+    def token_ids(self) -> list[int]:
+        """The new tokens so far of a single problem that has not ended."""
+        ids: list[int] = self._prefixes[0, 1:].tolist()
+        return ids
+
+    @property
+    def num_tokens_left(self) -> int:
+        """How many more tokens a sequence may get."""
+        return self._constraints.max_new_tokens - (self._prefixes.shape[1] - 1)
 
     def preview(self, ranking: Tensor) -> Tensor:
         """The tokens (R,) that another ranking (R, V) of a single problem's next token would choose."""
@@ -47,18 +65,23 @@ class GreedySearch:
         return self._choose(self._constraints.apply(ranking, prefixes))
 
     def advance(self, ranking: Tensor, evidence: Tensor) -> Move:
-        """See `Search.advance`; rows of ended problems go on, and are ignored."""
+        """See `Search.advance`; afterwards `newest` are the tokens chosen for its rows, ended ones included."""
         rows = torch.arange(ranking.shape[0], device=ranking.device)
         tokens = self._choose(self._constraints.apply(ranking, self._prefixes))
-        self._recorded.append(evidence[rows, :, tokens].cpu())
-        self._prefixes = torch.cat([self._prefixes, tokens.cpu()[:, None]], dim=1)
-        for row, ids in enumerate(self._prefixes[:, 1:].tolist()):
-            if self._found[row] is None:
-                ending = ending_of(ids, self._constraints, self._is_stopped)
-                if ending is not None:
-                    log_probs = torch.stack([step[row] for step in self._recorded])
-                    self._found[row] = Hypothesis(tuple(ids), log_probs, ending, score=0.0)
-        return Move(parents=rows, tokens=tokens)
+        step, tokens = evidence[rows, :, tokens].cpu(), tokens.cpu()
+        self.newest = tokens.tolist()
+        prefixes = torch.cat([self._prefixes, tokens[:, None]], dim=1)
+        kept = []
+        for row, (problem, ids) in enumerate(zip(self._running, prefixes[:, 1:].tolist(), strict=True)):
+            self._recorded[problem].append(step[row])
+            ending = ending_of(ids, self._constraints, self._is_stopped)
+            if ending is None:
+                kept.append(row)
+            else:
+                self._found[problem] = Hypothesis(tuple(ids), torch.stack(self._recorded[problem]), ending, score=0.0)
+        self._running = [self._running[row] for row in kept]
+        self._prefixes = prefixes[kept]
+        return Move(parents=torch.tensor(kept, dtype=torch.int64), tokens=tokens[kept])
 
     def hypotheses(self) -> list[list[Hypothesis]]:
         """One hypothesis per problem."""

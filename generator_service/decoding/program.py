@@ -51,11 +51,17 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A program's result: hypotheses best first; `left_out` and `shares` (of the best) when asked for."""
+    """A program's result: hypotheses best first; `left_out` and `shares` (of the best) when asked for.
+
+    `no_answer` (one per encoder row: log p of the empty answer) and `closed_book` (one per hypothesis: its log p
+    without passages) are there where `WithEvidence` saw to it.
+    """
 
     hypotheses: tuple[ScoredHypothesis, ...]
     left_out: tuple[LeftOut, ...] = ()
     shares: tuple[TokenShare, ...] = ()
+    no_answer: tuple[float, ...] = ()
+    closed_book: tuple[float, ...] = ()
 
 
 class Program(Protocol[Result]):

@@ -20,6 +20,7 @@ from generator_service.decoding import marginal
 from generator_service.decoding.greedy import GreedySearch
 from generator_service.decoding.program import Decoded, EmittedToken, LeftOut, ScoredHypothesis, TokenIds
 from generator_service.decoding.search import Ending, Search
+from generator_service.decoding.slices import SlicedScoring, plan_slices
 from generator_service.models.base import DecodeState, EncodedRow, Seq2SeqModel, StepItem
 
 
@@ -32,6 +33,8 @@ class SequenceProgramOptions:
     is_thorough: bool = True
     leave_one_out: bool = False
     token_shares: bool = False
+    max_slice_tokens: int = 1024
+    """Teacher-forced tokens between two decode steps, where hypotheses are completed."""
 
 
 @dataclass(slots=True)
@@ -53,6 +56,7 @@ class RagSequence:
         self._log_prior = log_prior
         self._search = search
         self._options = options
+        self._missing: SlicedScoring | None = None
         self._model: Seq2SeqModel
         self._encoded: Sequence[EncodedRow]
         self._state: DecodeState
@@ -71,7 +75,7 @@ class RagSequence:
     @property
     def is_done(self) -> bool:
         """See `Program.is_done`."""
-        return self._search.is_done
+        return self._search.is_done and (self._missing is None or self._missing.is_done)
 
     def start(self, model: Seq2SeqModel, encoded: Sequence[EncodedRow]) -> None:
         """See `Program.start`."""
@@ -81,20 +85,27 @@ class RagSequence:
         self._tokens = torch.full((1, len(encoded)), model.spec.decoder_start_token_id, dtype=torch.int64)
 
     def items(self) -> Sequence[StepItem]:
-        """See `Program.items`."""
-        return [StepItem(self._state, self._tokens)]
+        """See `Program.items`; none once the searches are over: `advance` then scores what is missing, in slices."""
+        return [] if self._search.is_done else [StepItem(self._state, self._tokens)]
 
     def advance(self, logits: Sequence[Tensor]) -> Sequence[EmittedToken]:
-        """See `Program.advance`; nothing is certain before the end."""
+        """See `Program.advance`; nothing is certain before the end. Passages whose search is over are dropped."""
+        if self._missing is not None:
+            self._missing.advance()
+            return []
         raw = logits[0].float().transpose(0, 1).flatten(0, 1)
         log_probs = torch.log_softmax(raw, dim=-1)
         ranking = raw if isinstance(self._search, GreedySearch) else log_probs
         move = self._search.advance(ranking, log_probs[:, None])
-        num_rows = len(self._rows)
-        width = log_probs.shape[0] // num_rows
+        if self._search.is_done:
+            if self._options.is_thorough:
+                self._missing = self._score_missing(self._candidates())
+            return []
+        width = log_probs.shape[0] // self._state.num_rows
+        kept = torch.unique_consecutive(move.parents // width)
         if move.parents.tolist() != list(range(log_probs.shape[0])):
-            self._model.reorder(self._state, (move.parents % width).view(num_rows, -1).T)
-        self._tokens = move.tokens.view(num_rows, -1).T
+            self._model.reorder(self._state, (move.parents % width).view(len(kept), -1).T, kept.tolist())
+        self._tokens = move.tokens.view(len(kept), -1).T
         return []
 
     def finish(self) -> Decoded:
@@ -102,8 +113,8 @@ class RagSequence:
         candidates = self._candidates()
         if not candidates:
             return Decoded(())
-        if self._options.is_thorough:
-            self._complete(candidates)
+        if self._missing is not None:
+            self._complete(candidates, self._missing)
         matrix = torch.stack([each.log_probs for each in candidates.values()])
         totals = marginal.sequence_log_probability(self._log_prior, matrix)
         posteriors = marginal.sequence_posterior(self._log_prior, matrix).tolist()
@@ -132,16 +143,29 @@ class RagSequence:
     def _num_forced(self) -> int:
         return 0 if self._model.spec.forced_bos_token_id is None else 1
 
-    def _complete(self, candidates: dict[tuple[int, ...], _Candidate]) -> None:
-        """Fills in the unknown A_i with one teacher-forced pass over the rows and hypotheses that need it."""
+    def _incomplete(
+        self, candidates: dict[tuple[int, ...], _Candidate]
+    ) -> tuple[dict[tuple[int, ...], _Candidate], list[int]]:
+        """The hypotheses that not every passage proposed, and the passages that lack one."""
         everyone = set(range(len(self._rows)))
         incomplete = {ids: each for ids, each in candidates.items() if each.proposers != everyone}
+        return incomplete, sorted({i for each in incomplete.values() for i in everyone - each.proposers})
+
+    def _score_missing(self, candidates: dict[tuple[int, ...], _Candidate]) -> SlicedScoring | None:
+        """The teacher-forced pass over the rows and hypotheses that need it."""
+        incomplete, rows = self._incomplete(candidates)
         if not incomplete:
-            return
-        rows = sorted({i for each in incomplete.values() for i in everyone - each.proposers})
-        scores = self._model.score([self._encoded[i] for i in rows], list(incomplete))
-        for candidate, log_probs in zip(incomplete.values(), scores, strict=True):
-            totals = log_probs[:, self._num_forced :].sum(-1).cpu()
+            return None
+        targets = list(incomplete)
+        lengths = [len(self._rows[i]) for i in rows]
+        plan = plan_slices(lengths, targets, max_tokens=self._options.max_slice_tokens)
+        return SlicedScoring(self._model, [self._encoded[i] for i in rows], targets, plan)
+
+    def _complete(self, candidates: dict[tuple[int, ...], _Candidate], missing: SlicedScoring) -> None:
+        """Fills in the unknown A_i."""
+        incomplete, rows = self._incomplete(candidates)
+        for candidate, log_probs in zip(incomplete.values(), missing.scores, strict=True):
+            totals = log_probs[:, self._num_forced :].sum(-1)
             for i, total in zip(rows, totals, strict=True):
                 if i not in candidate.proposers:
                     candidate.log_probs[i] = total

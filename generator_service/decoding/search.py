@@ -38,7 +38,10 @@ class Hypothesis:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """The rows after a step: row r continues the earlier row `parents[r]` with `tokens[r]`; both (R,) int64."""
+    """The rows after a step: row r continues the earlier row `parents[r]` with `tokens[r]`.
+
+    Both (R',) int64 on the CPU. The rows of problems that are over are not among them.
+    """
 
     parents: Tensor
     tokens: Tensor
@@ -56,7 +59,8 @@ class Search(Protocol):
         """Chooses the next tokens.
 
         Args:
-            ranking: (R, V) float32, what is ranked. On the first step R may be B: one row per problem.
+            ranking: (R, V) float32, what is ranked, for the rows of the last move. On the first step R may be B: one
+                row per problem.
             evidence: (R, P, V) float32, the log-probabilities to record.
         """
         ...

@@ -1,6 +1,7 @@
 """Attention for the three places of an encoder-decoder model. Knows shapes, not models.
 
-Shape letters: S packed tokens, M decoder rows, N encoder rows, K beams, H heads, d head width, T keys, Q queries.
+Shape letters: S packed tokens, or tokens of a step, M decoder rows, N encoder rows, K beams, H heads, d head width,
+T keys, Q queries.
 
 The encoder and the teacher-forced decoder use torch's fused kernel (SDPA). Decode steps use two batched products: SDPA
 with one query row is up to seven times slower on CPU in bfloat16.
@@ -16,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+
+from generator_service.models.buckets import padding
 
 
 class PackedAttention(Protocol):
@@ -60,7 +63,7 @@ class PaddedAttention:
 
     def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
         longest = max(lengths)
-        self.num_padded_tokens = longest * len(lengths) - sum(lengths)
+        self.num_padded_tokens = padding(lengths)
         self._lengths = list(lengths)
         sizes = torch.tensor(self._lengths, device=device)
         self._is_token = torch.arange(longest, device=device)[None] < sizes[:, None]
@@ -79,28 +82,30 @@ class PaddedAttention:
 
 
 def packed_attention(lengths: Sequence[int], device: torch.device) -> PackedAttention:
-    """The kind that suits the device; `lengths` ascending, so that equal ones lie together."""
+    """The kind that suits the device; `lengths` sorted, so that equal ones lie together."""
     return EqualLengthAttention(lengths) if device.type == "cpu" else PaddedAttention(lengths, device)
 
 
 def step_self_attention(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float) -> Tensor:
-    """One query per decoder row over what the row has seen.
+    """The newest tokens of each decoder row over what the row has seen, themselves included.
 
     Args:
-        q: (M, H, d).
+        q: (S, M, H, d), S tokens of each row, the newest of T last.
         keys: (T, M, H, d), time first, so that a row grows without moving the others.
         values: (T, M, H, d).
-        bias: (H, T) added to the scores, or None.
+        bias: (1 or H, S, T) added to the scores, -inf where a token must not look; None for S = 1 without a bias.
         scale: Factor of the scores.
 
     Returns:
-        (M, H, d).
+        (S, M, H, d), not contiguous where S > 1.
     """
-    rows, heads, width = q.shape
-    scores = _scores(q.reshape(rows * heads, 1, width), keys.flatten(1, 2).permute(1, 2, 0), scale)
+    count, rows, heads, width = q.shape
+    queries = q.permute(1, 2, 0, 3).reshape(rows * heads, count, width)
+    scores = _scores(queries, keys.flatten(1, 2).permute(1, 2, 0), scale)
     if bias is not None:
-        scores.view(rows, heads, -1).add_(bias)
-    return torch.bmm(torch.softmax(scores, -1), values.flatten(1, 2).transpose(0, 1)).view(rows, heads, width)
+        scores.view(rows, heads, count, -1).add_(bias)
+    out = torch.bmm(torch.softmax(scores, -1), values.flatten(1, 2).transpose(0, 1))
+    return out.view(rows, heads, count, width).permute(2, 0, 1, 3)
 
 
 def step_cross_attention(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> Tensor:

@@ -1,7 +1,7 @@
 """What the engine needs of a seq2seq model. Knows nothing of passages, priors or marginalisation.
 
-Shape letters: R encoder rows, T input tokens, D model width, N passages of a request, K beams, V vocabulary,
-C target sequences, U target tokens.
+Shape letters: R encoder rows, T input tokens, D model width, N passages of a request, K beams, S tokens of a step,
+V vocabulary, C target sequences, U target tokens.
 
 A decode state holds K x N decoder rows: each of N encoder rows is decoded K times. Cross-attention keys and values are
 kept once per encoder row; only self-attention keys and values exist per decoder row. States of different requests may
@@ -10,7 +10,8 @@ stand at different positions and are stepped together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -69,10 +70,21 @@ class DecodeState(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StepItem:
-    """One request's part of a decode step: `tokens` (K, N) int64, the last token of each decoder row."""
+    """One request's part of a decode step.
+
+    `tokens` int64: (K, N), the last token of each decoder row, or (K, N, S), several tokens in a row, each of which
+    sees the ones before it.
+    """
 
     state: DecodeState
     tokens: torch.Tensor
+
+
+def count_step(counters: Counter[str], items: Sequence[StepItem]) -> None:
+    """Counts one model step; see `Seq2SeqModel.counters`."""
+    num_rows = sum(item.tokens.shape[:2].numel() for item in items)
+    num_tokens = sum(item.tokens.numel() for item in items)
+    counters.update(steps=1, decoder_rows=num_rows, decoder_tokens=num_tokens)
 
 
 class Seq2SeqModel(Protocol):
@@ -81,6 +93,16 @@ class Seq2SeqModel(Protocol):
     @property
     def spec(self) -> ModelSpec:
         """What the model is."""
+        ...
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Work done since loading; may be read from any thread.
+
+        At least rows_encoded, encoded_tokens, padded_tokens (computed for padding only; padded / (encoded + padded) is
+        the padding ratio), steps (calls of `step`), decoder_rows and decoder_tokens (over all steps: rows, and rows x
+        tokens fed).
+        """
         ...
 
     def encode(self, rows: Sequence[Sequence[int]]) -> list[EncodedRow]:
@@ -95,19 +117,25 @@ class Seq2SeqModel(Protocol):
         ...
 
     def step(self, items: Sequence[StepItem]) -> list[torch.Tensor]:
-        """Feeds one token to every decoder row of every item and advances the states.
+        """Feeds one or several tokens to every decoder row of every item and advances the states by as many.
 
         Returns:
-            Per item the logits (K, N, V) of the next token, in the model's dtype; valid until the next call.
+            Per item the logits of the next token, in the model's dtype, valid until the next call: (K, N, V), or
+            (K, N, S, V) where tokens were (K, N, S): after each of them.
         """
         ...
 
-    def reorder(self, state: DecodeState, beams: torch.Tensor) -> None:
-        """Makes decoder row (k, n) continue row (beams[k, n], n).
+    def rewind(self, state: DecodeState, num_tokens: int) -> None:
+        """Takes back the last tokens that every decoder row was fed; at most `state.position`."""
+        ...
+
+    def reorder(self, state: DecodeState, beams: torch.Tensor, rows: Sequence[int] | None = None) -> None:
+        """Makes decoder row (k, i) continue row (beams[k, i], rows[i]).
 
         Args:
             state: The state to change.
-            beams: (K', N) int64; K' may differ from K, which is how beams start from one row and rows are dropped.
+            beams: (K', N') int64; K' may differ from K, which is how beams start from one row and are dropped.
+            rows: The N' encoder rows that go on, ascending, as numbered now; None keeps all.
         """
         ...
 

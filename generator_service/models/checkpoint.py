@@ -21,7 +21,7 @@ _RAG_PREFIXES = ("rag.generator.", "generator.")
 class Checkpoint:
     """One generator on disk: `config` as its file has it, `generation` merged over it, weights by name.
 
-    A checkpoint saved from a whole RAG model is read as its generator.
+    A checkpoint saved from a whole RAG model is read as its generator; `rag_config` is then the whole model's.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,13 +34,17 @@ class Checkpoint:
         config = _read_json(path / "config.json")
         if config is None:
             raise ValueError(f"{path} has no config.json: a model directory saved by transformers is expected")
-        if config.get("model_type") == "rag":
-            config = config["generator"]
-        self.config: Mapping[str, Any] = config
+        self.rag_config: Mapping[str, Any] | None = config if config.get("model_type") == "rag" else None
+        self.config: Mapping[str, Any] = config["generator"] if self.rag_config else config
         self.generation: Mapping[str, Any] | None = _read_json(path / "generation_config.json")
         self._files = _weight_files(path)
         opened: list[Any] = [safe_open(file, framework="pt") for file in self._files]
         self._names = {_without_prefix(name): (name, file) for file in opened for name in file.keys()}  # noqa: SIM118
+
+    @property
+    def architecture(self) -> str:
+        """The class that was saved, as the config names it; "" where it names none."""
+        return next(iter((self.rag_config or self.config).get("architectures") or ()), "")
 
     def __contains__(self, name: str) -> bool:
         return name in self._names

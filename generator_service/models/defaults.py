@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from transformers import GenerationConfig, PreTrainedConfig
 
+from generator_service.request import DecodingModel
 from serving.logs import get_logger
 
 log = get_logger(__name__)
@@ -59,6 +60,7 @@ class SpecialTokens:
 class GenerationDefaults:
     """The checkpoint's own decoding options. Lengths count new tokens; None leaves the service's default."""
 
+    model: DecodingModel | None = None
     num_beams: int = 1
     max_new_tokens: int | None = None
     min_new_tokens: int = 0
@@ -68,7 +70,7 @@ class GenerationDefaults:
     bad_words: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
-    def of(cls, generation: GenerationConfig) -> "GenerationDefaults":
+    def of(cls, generation: GenerationConfig, model: DecodingModel | None = None) -> "GenerationDefaults":
         """Reads `generation_config.json`; lengths there may count the decoder's start token, too."""
         for name, neutral in _UNSUPPORTED.items():
             if getattr(generation, name, None) not in (None, neutral):
@@ -79,6 +81,7 @@ class GenerationDefaults:
         if min_new is None and generation.min_length is not None:
             min_new = max(0, generation.min_length - 1)
         return cls(
+            model=model,
             num_beams=_or(generation.num_beams, 1),
             max_new_tokens=max_new,
             min_new_tokens=_or(min_new, 0),

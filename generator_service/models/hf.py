@@ -3,6 +3,7 @@
 Each request's state is stepped on its own, with transformers' caches. Decoder row (k, n) lies at k * N + n.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,8 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from generator_service.models.base import DecodeState, EncodedRow, ModelSpec, StepItem
+from generator_service.models.base import DecodeState, EncodedRow, ModelSpec, StepItem, count_step
+from generator_service.models.buckets import buckets, padding
 
 _ENCODE_TOKENS = 8192
 """Padded tokens per encoder batch; bounds the activations' memory."""
@@ -43,6 +45,7 @@ class HfSeq2Seq:
         self._model: Any = model.eval()
         self._spec = spec
         self._device = torch.device(spec.device)
+        self.counters: Counter[str] = Counter()
 
     @property
     def spec(self) -> ModelSpec:
@@ -53,8 +56,8 @@ class HfSeq2Seq:
     def encode(self, rows: Sequence[Sequence[int]]) -> list[EncodedRow]:
         """Encodes rows in batches of similar length."""
         encoded: dict[int, EncodedRow] = {}
-        for batch in _length_batches([len(row) for row in rows]):
-            longest = max(len(rows[i]) for i in batch)
+        for batch in buckets([len(row) for row in rows], max_tokens=_ENCODE_TOKENS):
+            longest = len(rows[batch[0]])
             ids = torch.full((len(batch), longest), self._spec.pad_token_id)
             mask = torch.zeros((len(batch), longest), dtype=torch.int64)
             for place, i in enumerate(batch):
@@ -64,6 +67,9 @@ class HfSeq2Seq:
             states = encoder(input_ids=ids.to(self._device), attention_mask=mask.to(self._device))[0]
             for place, i in enumerate(batch):
                 encoded[i] = EncodedRow(states[place, : len(rows[i])].clone())
+            self.counters["padded_tokens"] += padding([len(rows[i]) for i in batch])
+        self.counters["rows_encoded"] += len(rows)
+        self.counters["encoded_tokens"] += sum(len(row) for row in rows)
         return [encoded[i] for i in range(len(rows))]
 
     @torch.inference_mode()
@@ -75,18 +81,33 @@ class HfSeq2Seq:
     @torch.inference_mode()
     def step(self, items: Sequence[StepItem]) -> list[Tensor]:
         """Steps every item on its own."""
+        count_step(self.counters, items)
         return [self._step(item) for item in items]
 
+    def rewind(self, state: DecodeState, num_tokens: int) -> None:
+        """Cuts the self-attention caches.
+
+        Raises:
+            ValueError: The state has not consumed as many.
+        """
+        state = _own(state)
+        if not 0 <= num_tokens <= state.position:
+            raise ValueError(f"cannot take back {num_tokens} of {state.position} tokens")
+        state.cache.crop(-num_tokens)
+        state.position -= num_tokens
+
     @torch.inference_mode()
-    def reorder(self, state: DecodeState, beams: Tensor) -> None:
-        """Selects the caches' rows; cross-attention, equal for all beams, only when their number changes."""
+    def reorder(self, state: DecodeState, beams: Tensor, rows: Sequence[int] | None = None) -> None:
+        """Selects the caches' rows; those of cross-attention, equal for all beams, only when beams or rows go."""
         state, beams = _own(state), beams.to(self._device)
-        num_rows = state.num_rows
+        kept = torch.arange(state.num_rows) if rows is None else torch.tensor(rows)
+        kept, are_fewer = kept.to(self._device), len(kept) < state.num_rows
         if state.position:
-            offsets = torch.arange(num_rows, device=self._device)
-            state.cache.self_attention_cache.reorder_cache((beams * num_rows + offsets).flatten())
-            if beams.shape[0] != state.num_beams:
-                state.cache.cross_attention_cache.reorder_cache(offsets.repeat(beams.shape[0]))
+            state.cache.self_attention_cache.reorder_cache((beams * state.num_rows + kept).flatten())
+            if are_fewer or beams.shape[0] != state.num_beams:
+                state.cache.cross_attention_cache.reorder_cache(kept.repeat(beams.shape[0]))
+        if are_fewer:
+            state.states, state.mask = state.states[kept], state.mask[kept]
         state.num_beams = beams.shape[0]
 
     @torch.inference_mode()
@@ -95,7 +116,7 @@ class HfSeq2Seq:
         states, mask = self._padded(rows)
         scores: dict[int, Tensor] = {}
         budget = max(1, _SCORE_LOGITS // (self._spec.vocab_size * len(rows)))
-        for batch in _length_batches([len(target) for target in targets], max_tokens=budget):
+        for batch in buckets([len(target) for target in targets], max_tokens=budget):
             for i, score in zip(batch, self._score(states, mask, [targets[i] for i in batch]), strict=True):
                 scores[i] = score
         return [scores[i] for i in range(len(targets))]
@@ -109,13 +130,13 @@ class HfSeq2Seq:
         output = self._model(
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
             attention_mask=mask,
-            decoder_input_ids=item.tokens.to(self._device).reshape(-1, 1),
+            decoder_input_ids=item.tokens.to(self._device).reshape(beams * state.num_rows, -1),
             past_key_values=state.cache,
             use_cache=True,
         )
-        state.position += 1
-        logits: Tensor = output.logits[:, -1]
-        return logits.view(beams, state.num_rows, -1)
+        state.position += output.logits.shape[1]
+        logits: Tensor = output.logits
+        return logits.view(*item.tokens.shape, -1)
 
     def _score(self, states: Tensor, mask: Tensor, targets: Sequence[Sequence[int]]) -> list[Tensor]:
         """Scores (N, U) of a batch of targets in one forward pass of C x N rows."""
@@ -149,17 +170,3 @@ def _own(state: DecodeState) -> HfState:
     if not isinstance(state, HfState):
         raise TypeError("the state was opened by another model")
     return state
-
-
-def _length_batches(lengths: Sequence[int], *, max_tokens: int = _ENCODE_TOKENS) -> list[list[int]]:
-    """Groups indices by similar length; a batch holds at most `max_tokens` with padding, and little of that.
-
-    A batch is closed where the next row is less than three quarters as long as its longest.
-    """
-    batches: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        longest = lengths[batches[-1][0]] if batches else 0
-        if not batches or lengths[i] * 4 < longest * 3 or (len(batches[-1]) + 1) * longest > max_tokens:
-            batches.append([])
-        batches[-1].append(i)
-    return batches

@@ -1,14 +1,12 @@
 """`load`: our own BART and T5 behind `generator_service.models.base`. Knows rows, beams and caches, not layers.
 
-Rows are packed side by side, so linear layers never see padding. Decoder rows of all requests go through each layer in
-one product; attention runs per request, whose rows stand at one position and need no mask over their own tokens.
+Rows are packed side by side, so linear layers never see padding.
 """
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -16,9 +14,12 @@ import torch
 from torch import Tensor
 
 from generator_service.models import attention, bart, t5, teacher
-from generator_service.models.base import DecodeState, EncodedRow, ModelSpec, StepItem
+from generator_service.models.base import DecodeState, EncodedRow, ModelSpec, StepItem, count_step
+from generator_service.models.buckets import buckets, packs
 from generator_service.models.cache import CrossKeysValues, LeanState, SelfKeysValues
 from generator_service.models.checkpoint import Checkpoint
+from generator_service.models.graphs import CudaGraphs, GraphBackend, GraphedSteps
+from generator_service.models.stepping import StepPart, step_logits
 from generator_service.models.transformer import Transformer
 from generator_service.models.tree import TokenTree, token_trees
 from generator_service.models.weights import Weights
@@ -57,7 +58,8 @@ def load(path: Path | str, *, dtype: str = "float32", device: str = "cpu", backe
     with torch.inference_mode():
         backend = backend or choose_backend(kind, place.type)
         network = module.build(Weights(checkpoint, dtype=kind, device=place, backend=backend))
-    return LeanModel(network, _spec(checkpoint, network, module.DEFAULT_TOKEN_IDS, dtype))
+    graphs = CudaGraphs() if place.type == "cuda" else None
+    return LeanModel(network, _spec(checkpoint, network, module.DEFAULT_TOKEN_IDS, dtype), graphs=graphs)
 
 
 def _spec(checkpoint: Checkpoint, network: Transformer, defaults: dict[str, int], dtype: str) -> ModelSpec:
@@ -96,12 +98,14 @@ def _spec(checkpoint: Checkpoint, network: Transformer, defaults: dict[str, int]
 class LeanModel:
     """A `Seq2SeqModel`. One thread owns it.
 
-    `counters` counts work since loading: rows_encoded, padded_tokens (computed in attention for padding only), steps,
-    decoder_rows (over all steps), rows_projected (cross-attention keys and values), scored_tokens.
+    `counters` counts, besides what `Seq2SeqModel` says, rows_projected (cross-attention keys and values) and
+    scored_tokens; padded_tokens are padded in attention alone.
     """
 
-    def __init__(self, network: Transformer, spec: ModelSpec) -> None:
+    def __init__(self, network: Transformer, spec: ModelSpec, *, graphs: GraphBackend | None = None) -> None:
+        """Takes the weights; `graphs` records decode steps, None where that is not possible."""
         self._network = network
+        self._graphed = None if graphs is None else GraphedSteps(network, graphs)
         self._spec = spec
         # Keys and values of open states by the id of the encoder row they belong to. They keep the row alive, so an id
         # found here is that row's.
@@ -123,21 +127,27 @@ class LeanModel:
         for row in rows:
             if not 0 < len(row) <= self._spec.max_input_tokens:
                 raise ValueError(f"an input row has {len(row)} tokens; 1 to {self._spec.max_input_tokens} are possible")
-        order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
         states: dict[int, Tensor] = {}
-        for batch in _batches(order, [len(row) for row in rows]):
+        for batch in self._batches([len(row) for row in rows]):
             packed = self._encode_packed([rows[number] for number in batch])
             # Clones: a view would keep the whole batch alive for as long as one of its rows is cached.
             parts = torch.split(packed, [len(rows[number]) for number in batch])
             states.update(zip(batch, (part.clone() for part in parts), strict=True))
         self.counters["rows_encoded"] += len(rows)
+        self.counters["encoded_tokens"] += sum(len(row) for row in rows)
         return [EncodedRow(states[number]) for number in range(len(rows))]
+
+    def _batches(self, lengths: Sequence[int]) -> Iterable[list[int]]:
+        """Rows that are encoded together: of similar length only where attention pads."""
+        if self._network.device.type == "cpu":
+            return packs(lengths, max_tokens=_MAX_PACKED_TOKENS)
+        return buckets(lengths, max_tokens=_MAX_PACKED_TOKENS)
 
     def _encode_packed(self, rows: Sequence[Sequence[int]]) -> Tensor:
         net = self._network
         lengths = [len(row) for row in rows]
         ids = torch.tensor([token for row in rows for token in row], device=net.device)
-        steps = torch.arange(lengths[-1], device=net.device)
+        steps = torch.arange(max(lengths), device=net.device)
         positions = torch.cat([steps[:length] for length in lengths])
         bias = None if net.encoder.bias is None else net.encoder.bias.at(steps[None] - steps[:, None])
         attend = attention.packed_attention(lengths, net.device)
@@ -172,49 +182,26 @@ class LeanModel:
     @torch.inference_mode()
     def step(self, items: Sequence[StepItem]) -> list[Tensor]:
         """See `Seq2SeqModel.step`."""
-        net = self._network
-        states = [_own(item.state) for item in items]
-        sizes = [item.tokens.numel() for item in items]
-        ids = torch.cat([item.tokens.flatten() for item in items]).to(net.device)
-        positions = torch.tensor([state.position for state in states for _ in range(state.num_beams * state.num_rows)])
-        for state in states:
-            state.own.reserve()
-        attend_self = functools.partial(self._step_self, states, sizes)
-        attend_cross = functools.partial(self._step_cross, states, sizes)
-        logits = net.logits(net.decode(ids, positions.to(net.device), attend_self, attend_cross))
-        for state in states:
-            state.own.length += 1
-        self.counters["steps"] += 1
-        self.counters["decoder_rows"] += len(ids)
+        parts = [StepPart.of(_own(item.state), item.tokens) for item in items]
+        logits = step_logits(self._network, parts) if self._graphed is None else self._graphed.step(parts)
+        count_step(self.counters, items)
         return [
-            part.view(state.num_beams, state.num_rows, -1)
-            for part, state in zip(torch.split(logits, sizes), states, strict=True)
+            each[0] if item.tokens.ndim == 2 else each.permute(1, 2, 0, 3)
+            for item, each in zip(items, logits, strict=True)
         ]
 
-    def _step_self(self, states: Sequence[LeanState], sizes: Sequence[int], layer: int, qkv: Tensor) -> Tensor:
-        stack = self._network.decoder
-        wide = qkv.to(states[0].own.dtype)
-        outputs = []
-        for state, part in zip(states, torch.split(wide, list(sizes)), strict=True):
-            keys, values = state.own.append(layer, part[:, 1:])
-            bias = None if stack.bias is None else stack.bias.past(len(keys))
-            outputs.append(attention.step_self_attention(part[:, 0], keys, values, bias, stack.scale).flatten(1))
-        return _joined(outputs).to(qkv.dtype)
+    def rewind(self, state: DecodeState, num_tokens: int) -> None:
+        """See `Seq2SeqModel.rewind`.
 
-    def _step_cross(self, states: Sequence[LeanState], sizes: Sequence[int], layer: int, q: Tensor) -> Tensor:
-        scale = self._network.decoder.scale
-        outputs = []
-        for state, part in zip(states, torch.split(q, list(sizes)), strict=True):
-            keys, values = state.cross.layers[layer]
-            queries = torch.unflatten(part, 0, (state.num_beams, state.num_rows))
-            out = attention.step_cross_attention(queries, keys, values, state.cross.mask, scale)
-            outputs.append(out.reshape(len(part), -1))
-        return _joined(outputs)
+        Raises:
+            ValueError: If the state has not consumed as many.
+        """
+        _own(state).rewind(num_tokens)
 
     @torch.inference_mode()
-    def reorder(self, state: DecodeState, beams: Tensor) -> None:
+    def reorder(self, state: DecodeState, beams: Tensor, rows: Sequence[int] | None = None) -> None:
         """See `Seq2SeqModel.reorder`."""
-        _own(state).reorder(beams.to(self._network.device))
+        _own(state).reorder(beams.to(self._network.device), rows)
 
     @torch.inference_mode()
     def score(self, rows: Sequence[EncodedRow], targets: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -274,21 +261,3 @@ def _by_row(packed: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
     for row, part in enumerate(torch.split(packed, list(lengths))):
         both[:, row, :, : lengths[row]] = part.permute(1, 2, 0, 3)
     return both[0], both[1]
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _batches(order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Cuts rows, given in the order of their lengths, where a batch would pass the token bound."""
-    batch: list[int] = []
-    size = 0
-    for number in order:
-        if batch and size + lengths[number] > _MAX_PACKED_TOKENS:
-            yield batch
-            batch, size = [], 0
-        batch.append(number)
-        size += lengths[number]
-    if batch:
-        yield batch

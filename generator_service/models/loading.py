@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedTokenizerBase,
+    RagConfig,
+    RagModel,
+)
 
 from generator_service.confidence import Confidence
 from generator_service.models import lean
@@ -18,7 +25,9 @@ from generator_service.models.checkpoint import Checkpoint
 from generator_service.models.defaults import GenerationDefaults, SpecialTokens
 from generator_service.models.hf import HfSeq2Seq
 from generator_service.packed_checkpoint import restore
-from generator_service.prompt import PromptFormat
+from generator_service.prompt import Prompt, PromptFormat
+from generator_service.rag_prompt import RagPrompt
+from generator_service.request import DecodingModel
 from serving.errors import Unimplemented
 from serving.logs import get_logger
 
@@ -30,6 +39,10 @@ _VOCABULARIES = (
     "source.spm",
 )  # fmt: skip
 _DOWNLOAD = ("*.json", "*.txt", "*.model", "*.spm", "*.safetensors", "pytorch_model*.bin")
+_RAG_MODELS = {
+    "RagTokenForGeneration": DecodingModel.RAG_TOKEN,
+    "RagSequenceForGeneration": DecodingModel.RAG_SEQUENCE,
+}
 _PACKED_DEFAULT = Path(__file__).parent.parent / "default_model"
 
 
@@ -40,12 +53,14 @@ class LoadedGenerator:
     name: str
     model: Seq2SeqModel
     tokenizer: PreTrainedTokenizerBase
-    prompt: PromptFormat
+    prompt: Prompt
     defaults: GenerationDefaults
     confidence: Confidence
 
 
-def load_generator(name: str, *, dtype: str, device: str, cache_dir: Path) -> LoadedGenerator:
+def load_generator(
+    name: str, *, dtype: str, device: str, cache_dir: Path, tokenizer: str = "", question_tokenizer: str = ""
+) -> LoadedGenerator:
     """Loads a checkpoint.
 
     Args:
@@ -54,22 +69,25 @@ def load_generator(name: str, *, dtype: str, device: str, cache_dir: Path) -> Lo
         dtype: "float32", "bfloat16" or "float16".
         device: A torch device.
         cache_dir: Where the default generator is unpacked to.
+        tokenizer: Name or directory of the tokenizer, where it does not lie with the checkpoint.
+        question_tokenizer: The same for the tokenizer of a RAG checkpoint's question encoder.
 
     Raises:
-        FileNotFoundError: There is no such checkpoint, or it has no tokenizer.
+        FileNotFoundError: There is no such checkpoint, or a tokenizer is missing.
         ValueError: The checkpoint is not an encoder-decoder that can be served.
     """
     folder = locate(name, cache_dir)
     checkpoint = Checkpoint(folder)
     model = _load_model(checkpoint, dtype=dtype, device=device)
-    tokenizer = _load_tokenizer(folder)
+    names = _TokenizerNames(tokenizer, question_tokenizer, cache_dir)
+    text, prompt = _load_text(checkpoint, names, max_input_tokens=model.spec.max_input_tokens)
     generation = GenerationConfig.from_pretrained(folder) if checkpoint.generation is not None else GenerationConfig()
     return LoadedGenerator(
         name=folder.name if Path(name).is_dir() else name,
         model=model,
-        tokenizer=tokenizer,
-        prompt=_prompt(checkpoint.config, tokenizer, model.spec.max_input_tokens),
-        defaults=GenerationDefaults.of(generation),
+        tokenizer=text,
+        prompt=prompt,
+        defaults=GenerationDefaults.of(generation, _RAG_MODELS.get(checkpoint.architecture)),
         confidence=Confidence.load(folder / "confidence.json"),
     )
 
@@ -99,9 +117,12 @@ def _load_model(checkpoint: Checkpoint, *, dtype: str, device: str) -> Seq2SeqMo
         return lean.load(checkpoint.path, dtype=dtype, device=device)
     except Unimplemented as reason:
         log.info("served by the transformers adapter", reason=reason.message)
-    model = AutoModelForSeq2SeqLM.from_pretrained(
-        checkpoint.path, dtype=getattr(torch, dtype), local_files_only=True
-    ).to(device)
+    options = {"dtype": getattr(torch, dtype), "local_files_only": True}
+    if checkpoint.rag_config is None:
+        model = AutoModelForSeq2SeqLM.from_pretrained(checkpoint.path, **options)
+    else:
+        model = RagModel.from_pretrained(checkpoint.path, **options).generator
+    model = model.eval().to(device)
     return HfSeq2Seq(model, adapter_spec(model, name=checkpoint.path.name, digest=checkpoint.digest()))
 
 
@@ -129,12 +150,37 @@ def adapter_spec(model: Any, *, name: str, digest: str) -> ModelSpec:
     )
 
 
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    # Without any of these, transformers makes up a tokenizer that knows no word.
-    if not any((folder / name).is_file() for name in _VOCABULARIES):
-        raise FileNotFoundError(f"{folder} has no tokenizer: none of {', '.join(_VOCABULARIES)}")
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return tokenizer
+@dataclass(frozen=True, slots=True)
+class _TokenizerNames:
+    """What tokenizers to take instead of the checkpoint's own; "" takes those."""
+
+    generator: str
+    question_encoder: str
+    cache_dir: Path
+
+
+def _load_text(
+    checkpoint: Checkpoint, names: _TokenizerNames, *, max_input_tokens: int
+) -> tuple[PreTrainedTokenizerBase, Prompt]:
+    def load(given: str, own: Path, flag: str, **options: Any) -> PreTrainedTokenizerBase:
+        folder = locate(given, names.cache_dir) if given else own
+        # Without any of these, transformers makes up a tokenizer that knows no word.
+        if not any((folder / name).is_file() for name in _VOCABULARIES):
+            missing = f"none of {', '.join(_VOCABULARIES)}"
+            raise FileNotFoundError(f"{folder} has no tokenizer ({missing}); {flag} names the one to use")
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True, **options)
+        return tokenizer
+
+    folder = checkpoint.path
+    if checkpoint.rag_config is None:
+        tokenizer = load(names.generator, folder, "--tokenizer")
+        return tokenizer, _prompt(checkpoint.config, tokenizer, max_input_tokens)
+    # RagTokenizer.save_pretrained names no class where the config says it.
+    rag = RagConfig(**checkpoint.rag_config)
+    question_folder = folder / "question_encoder_tokenizer"
+    questions = load(names.question_encoder, question_folder, "--question-tokenizer", config=rag.question_encoder)
+    tokenizer = load(names.generator, folder / "generator_tokenizer", "--tokenizer", config=rag.generator)
+    return tokenizer, RagPrompt.of(rag, questions, max_input_tokens)
 
 
 def _prompt(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, max_input_tokens: int) -> PromptFormat:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from generator_service.models.base import EncodedRow, ModelSpec, StepItem
+from generator_service.models.base import EncodedRow, ModelSpec, StepItem, count_step
 
 VOCAB = 40
 
@@ -40,6 +41,7 @@ class FakeModel:
         self.table = torch.randn(997, vocab_size, generator=generator) * sharpness
         self.dtype = dtype or torch.float32
         self.num_steps = 0
+        self.counters: Counter[str] = Counter()
         self.rows_per_step: list[int] = []
         self.fail_step: Exception | None = None
         self.before_step: Any = None
@@ -50,6 +52,7 @@ class FakeModel:
         )  # fmt: skip
 
     def encode(self, rows: Sequence[Sequence[int]]) -> list[EncodedRow]:
+        self.counters.update(rows_encoded=len(rows), encoded_tokens=sum(map(len, rows)))
         return [EncodedRow(torch.tensor(list(row), dtype=torch.float32)[:, None]) for row in rows]
 
     def open(self, rows: Sequence[EncodedRow], *, num_beams: int = 1) -> FakeState:
@@ -61,16 +64,24 @@ class FakeModel:
         if self.fail_step is not None:
             raise self.fail_step
         self.num_steps += 1
-        self.rows_per_step.append(sum(item.tokens.numel() for item in items))
+        self.rows_per_step.append(sum(item.tokens.shape[:2].numel() for item in items))
+        count_step(self.counters, items)
         results = []
         for item in items:
             state: Any = item.state
-            assert item.tokens.shape == (state.num_beams, state.num_rows)
-            results.append(self._logits(state.seeds, item.tokens, state.position))
-            state.position += 1
+            assert item.tokens.shape[:2] == (state.num_beams, state.num_rows)
+            by_token = item.tokens.reshape(*item.tokens.shape[:2], -1).unbind(-1)
+            logits = [self._logits(state.seeds, each, state.position + s) for s, each in enumerate(by_token)]
+            results.append(logits[0] if item.tokens.ndim == 2 else torch.stack(logits, 2))
+            state.position += len(by_token)
         return results
 
-    def reorder(self, state: Any, beams: torch.Tensor) -> None:
+    def rewind(self, state: Any, num_tokens: int) -> None:
+        assert 0 <= num_tokens <= state.position
+        state.position -= num_tokens
+
+    def reorder(self, state: Any, beams: torch.Tensor, rows: Sequence[int] | None = None) -> None:
+        state.seeds = state.seeds if rows is None else [state.seeds[row] for row in rows]
         assert beams.shape[1] == state.num_rows
         assert int(beams.max()) < state.num_beams
         state.num_beams = beams.shape[0]
@@ -243,10 +254,24 @@ class Tiny:
         """Decodes one program alone, as the plainest engine would."""
         program.start(model, model.encode(program.rows))
         while not program.is_done:
-            program.advance(model.step(program.items()))
+            items = program.items()
+            program.advance(model.step(items) if items else [])
         return program.finish()
 
 
 @pytest.fixture(scope="session")
 def tiny() -> Tiny:
     return Tiny()
+
+
+@pytest.fixture(scope="session")
+def tiny_lean(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Our own model with random weights, for the small tokenizer; its counters go on from test to test.
+
+    On plain linears: the packed ones keep half a megabyte for each of up to 1024 shapes, which would hide a leak.
+    """
+    from generator_service.models import lean
+
+    folder = tmp_path_factory.mktemp("tiny-lean")
+    tiny_bart(vocab_size=len(word_piece())).save_pretrained(folder)
+    return lean.load(folder, backend="plain")

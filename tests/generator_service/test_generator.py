@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,6 @@ from generator_service.limits import Limits
 from generator_service.metrics import generator_metrics
 from generator_service.request import (
     DecodingModel,
-    DecodingOptions,
     Delta,
     Explanation,
     GenerationRequest,
@@ -28,32 +25,9 @@ from generator_service.request import (
     ScoringRequest,
 )
 from generator_service.scheduler import Budget
-from generator_service.text import DeltaText, TextCodec
-from serving.errors import InvalidRequest, NotReady, Unimplemented
-
-PASSAGES = (
-    Passage("p1", "France", "Paris is the capital of France.", -0.5, 0.9),
-    Passage("p2", "", "Berlin is the capital of Germany.", -1.5, 0.4),
-    Passage("p3", "", "It has a large river and 2 airports.", -3.0, 0.2),
-)
-MODELS = [DecodingModel.RAG_SEQUENCE, DecodingModel.RAG_TOKEN, DecodingModel.FUSION_IN_DECODER]
-
-
-@asynccontextmanager
-async def started(tiny: Any, **defaults: Any) -> AsyncIterator[Generator]:
-    generator = Generator(
-        lambda: tiny.loaded(**defaults), budget=Budget(), limits=Limits(), observer=generator_metrics()
-    )
-    await generator.start()
-    try:
-        yield generator
-    finally:
-        await generator.close()
-
-
-def ask(passages: Any = PASSAGES, *, explain: Explanation | None = None, **options: Any) -> GenerationRequest:
-    explanation = explain or Explanation()
-    return GenerationRequest("What is the capital?", passages, DecodingOptions(**options), explanation)
+from generator_service.text import TextCodec
+from serving.errors import InvalidRequest, NotReady
+from tests.generator_service.asking import MODELS, PASSAGES, ask, started
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -65,9 +39,9 @@ async def test_an_answer_carries_probability_priors_and_posteriors(tiny: Any, mo
     assert sum(answer.best.posteriors) == pytest.approx(1.0, abs=1e-5)
     assert sum(math.exp(each) for each in answer.log_priors) == pytest.approx(1.0, abs=1e-5)
     assert answer.best.log_probability < 0
-    assert answer.confidence == pytest.approx(math.exp(answer.best.log_probability))
+    assert answer.best.confidence == pytest.approx(math.exp(answer.best.log_probability))
     assert len(answer.hypotheses) == (0 if beams == 1 else beams)
-    assert 1 <= answer.num_new_tokens <= 8
+    assert 1 <= answer.best.num_new_tokens <= 8
     rows = TextCodec(tiny.word_piece(), tiny.loaded().prompt).rows("What is the capital?", PASSAGES)
     assert answer.num_input_tokens == sum(map(len, rows))
     if beams > 1:
@@ -123,18 +97,6 @@ async def test_token_posteriors_of_rag_sequence_end_in_the_posterior_of_the_answ
     assert answer.tokens[-1].share.posteriors == pytest.approx(answer.best.posteriors, abs=1e-4)
 
 
-async def test_given_answers_are_scored_token_by_token_under_either_model(tiny: Any) -> None:
-    async with started(tiny) as generator:
-        for model in (DecodingModel.RAG_SEQUENCE, DecodingModel.RAG_TOKEN):
-            request = ScoringRequest("What is the capital?", PASSAGES, ["Paris", "a river"], model)
-            scores = (await generator.score(request)).answers
-            assert [token.text.strip() for token in scores[0].tokens] == ["paris", ""]
-            for score in scores:
-                total = sum(token.share.log_probability for token in score.tokens)
-                assert total == pytest.approx(score.log_probability, abs=1e-4)
-                assert sum(score.posteriors) == pytest.approx(1.0, abs=1e-5)
-
-
 async def test_passages_of_little_prior_are_pruned_and_the_mass_is_reported(tiny: Any) -> None:
     async with started(tiny) as generator:
         answer = await generator.generate(ask(prune_prior_mass=0.1))
@@ -143,17 +105,6 @@ async def test_passages_of_little_prior_are_pruned_and_the_mass_is_reported(tiny
     assert answer.best.posteriors[2] == 0.0
     assert answer.log_priors[2] == -math.inf
     assert answer.best.log_probability == pytest.approx(without.best.log_probability, abs=1e-5)
-
-
-async def test_leaving_out_each_passage_says_what_the_answer_would_be(tiny: Any) -> None:
-    async with started(tiny) as generator:
-        answer = await generator.generate(ask(num_beams=2, explain=Explanation(leave_one_out=True)))
-        for i, each in enumerate(answer.leave_one_out):
-            others = [passage for j, passage in enumerate(PASSAGES) if j != i]
-            without = await generator.generate(ask(others, num_beams=2))
-            assert each.passage_id == PASSAGES[i].id
-            assert each.exact
-            assert each.text == without.best.text
 
 
 async def test_closed_book_reads_no_passage(tiny: Any) -> None:
@@ -184,7 +135,7 @@ async def test_the_answer_ends_before_the_first_stop_string(tiny: Any) -> None:
             stopped = await generator.generate(ask(model=model, num_beams=beams, min_new_tokens=6, stop=[stop]))
             assert stop not in stopped.best.raw_text
             if beams == 1 and model is DecodingModel.RAG_TOKEN:
-                assert stopped.ending is Ending.STOP
+                assert stopped.best.ending is Ending.STOP
                 assert stopped.best.raw_text == plain.best.raw_text[: plain.best.raw_text.index(stop)].strip()
 
 
@@ -196,51 +147,102 @@ async def test_bad_words_do_not_appear(tiny: Any) -> None:
     assert word not in answer.best.raw_text.split()
 
 
+@pytest.mark.parametrize("model", [*MODELS, DecodingModel.CLOSED_BOOK])
+async def test_forced_words_appear_greedy_or_not_streamed_or_not(tiny: Any, model: Any) -> None:
+    passages = () if model is DecodingModel.CLOSED_BOOK else PASSAGES
+    words = ["Berlin", "a large river"]
+    async with started(tiny) as generator:
+        for beams in (0, 1, 3):
+            plain = ask(passages, model=model, num_beams=beams)
+            forced = ask(passages, model=model, num_beams=beams, forced_words=words)
+            answer = await generator.generate(forced)
+            assert all(word.lower() in answer.best.raw_text for word in words)
+            *deltas, streamed = [event async for event in generator.stream(forced)]
+            assert (deltas, streamed.best) == ([], answer.best)
+            free = await generator.generate(plain)
+            word = free.best.raw_text[:3]
+            if word in tiny.words:
+                same = await generator.generate(ask(passages, model=model, num_beams=beams, forced_words=[word]))
+                assert same.best == free.best
+
+
+@pytest.mark.parametrize("model", [*MODELS, DecodingModel.CLOSED_BOOK])
+@pytest.mark.parametrize("sampling", [None, Sampling(seed=1)])
+async def test_candidates_are_distinct_answers_each_with_its_evidence(tiny: Any, model: Any, sampling: Any) -> None:
+    if sampling is not None and model is DecodingModel.RAG_SEQUENCE:
+        return
+    passages = () if model is DecodingModel.CLOSED_BOOK else PASSAGES
+    async with started(tiny) as generator:
+        answer = await generator.generate(
+            ask(passages, model=model, sampling=sampling, num_candidates=5, max_new_tokens=2)
+        )
+    assert answer.hypotheses[0] == answer.best
+    assert len({each.raw_text for each in answer.hypotheses}) == len(answer.hypotheses)
+    assert 2 <= len(answer.hypotheses) <= 5
+    for each in answer.hypotheses:
+        assert each.log_probability < 0
+        assert each.confidence == pytest.approx(math.exp(each.log_probability))
+        assert 1 <= each.num_new_tokens <= 2
+        assert sum(each.posteriors) == pytest.approx(1.0 if passages else 0.0, abs=1e-5)
+
+
+async def test_more_hypotheses_than_candidates_may_be_asked_for(tiny: Any) -> None:
+    async with started(tiny) as generator:
+        answer = await generator.generate(ask(num_beams=4, num_candidates=2, num_return_sequences=4))
+        assert len(answer.hypotheses) == 4
+        with pytest.raises(InvalidRequest, match="num_return_sequences is 5; it must be from 1 to 4"):
+            await generator.generate(ask(num_beams=3, num_candidates=4, num_return_sequences=5))
+
+
 async def test_limits_on_lengths_are_kept(tiny: Any) -> None:
     async with started(tiny) as generator:
         answer = await generator.generate(ask(min_new_tokens=5, max_new_tokens=5))
-    assert answer.num_new_tokens == 5
+    assert answer.best.num_new_tokens == 5
 
 
 _REFUSED = [
-    ({"num_beams": 17}, InvalidRequest, "num_beams.*16"),
-    ({"max_new_tokens": 513}, InvalidRequest, "max_new_tokens.*512"),
-    ({"max_new_tokens": 200}, InvalidRequest, "max_new_tokens is 200.*at most 128"),
-    ({"max_new_tokens": 3, "min_new_tokens": 4}, InvalidRequest, "min_new_tokens is 4"),
-    ({"num_return_sequences": 2}, InvalidRequest, "num_return_sequences.*1 to 1"),
-    ({"stop": ["x" * 65]}, InvalidRequest, r"stop\[0\].*64"),
-    ({"stop": ["x"] * 17}, InvalidRequest, "stop.*16"),
-    ({"stop": [""]}, InvalidRequest, "stop holds an empty"),
-    ({"bad_words": ["x"] * 65}, InvalidRequest, "bad_words.*64"),
-    ({"prune_prior_mass": 1.0}, InvalidRequest, "prune_prior_mass"),
-    ({"length_penalty": math.nan}, InvalidRequest, "length_penalty"),
-    ({"sampling": Sampling()}, InvalidRequest, "sampling.*RAG_SEQUENCE"),
-    ({"model": DecodingModel.RAG_TOKEN, "sampling": Sampling(temperature=0.0)}, InvalidRequest, "temperature"),
-    ({"model": DecodingModel.RAG_TOKEN, "sampling": Sampling(), "num_beams": 2}, InvalidRequest, "exclude"),
-    ({"model": DecodingModel.CLOSED_BOOK}, InvalidRequest, "CLOSED_BOOK takes no passages"),
-    ({"unimplemented": ["forced_words"]}, Unimplemented, "decoding.forced_words"),
+    ({"num_beams": 17}, "num_beams.*16"),
+    ({"max_new_tokens": 513}, "max_new_tokens.*512"),
+    ({"max_new_tokens": 200}, "max_new_tokens is 200.*at most 128"),
+    ({"max_new_tokens": 3, "min_new_tokens": 4}, "min_new_tokens is 4"),
+    ({"num_return_sequences": 2}, "num_return_sequences.*1 to 1"),
+    ({"stop": ["x" * 65]}, r"stop\[0\].*64"),
+    ({"stop": ["x"] * 17}, "stop.*16"),
+    ({"stop": [""]}, "stop holds an empty"),
+    ({"bad_words": ["x"] * 65}, "bad_words.*64"),
+    ({"prune_prior_mass": 1.0}, "prune_prior_mass"),
+    ({"length_penalty": math.nan}, "length_penalty"),
+    ({"sampling": Sampling()}, "sampling.*RAG_SEQUENCE"),
+    ({"model": DecodingModel.RAG_TOKEN, "sampling": Sampling(temperature=0.0)}, "temperature"),
+    ({"model": DecodingModel.RAG_TOKEN, "sampling": Sampling(), "num_beams": 2}, "exclude"),
+    ({"model": DecodingModel.CLOSED_BOOK}, "CLOSED_BOOK takes no passages"),
+    ({"forced_words": ["paris"] * 17}, "forced_words.*16"),
+    ({"forced_words": ["東京"]}, r"forced_words\[0\].*cannot write"),
+    ({"forced_words": ["paris", "berlin", "is"], "max_new_tokens": 2}, "need 3 tokens.*room for 2"),
+    ({"model": DecodingModel.RAG_TOKEN, "sampling": Sampling(), "forced_words": ["x"]}, "forced_words"),
+    ({"num_candidates": 1}, "num_candidates is 1; it must be from 2 to 16"),
+    ({"num_candidates": 17}, "num_candidates.*16"),
 ]
 
 
-@pytest.mark.parametrize(("options", "error", "message"), _REFUSED)
+@pytest.mark.parametrize(("options", "message"), _REFUSED)
 async def test_options_out_of_range_are_refused_by_name_and_limit(
-    tiny: Any, options: dict[str, Any], error: type[Exception], message: str
+    tiny: Any, options: dict[str, Any], message: str
 ) -> None:
     async with started(tiny) as generator:
-        with pytest.raises(error, match=message):
+        with pytest.raises(InvalidRequest, match=message) as refused:
             await generator.generate(ask(**options))
+        assert refused.value.field
 
 
 async def test_explanations_that_a_way_of_decoding_cannot_give_are_refused(tiny: Any) -> None:
-    everything = [
-        (DecodingModel.FUSION_IN_DECODER, 1, Explanation(token_posteriors=True), InvalidRequest),
-        (DecodingModel.FUSION_IN_DECODER, 1, Explanation(leave_one_out=True), Unimplemented),
-        (DecodingModel.RAG_TOKEN, 2, Explanation(leave_one_out=True), Unimplemented),
-    ]
     async with started(tiny) as generator:
-        for model, beams, explain, error in everything:
-            with pytest.raises(error):
-                await generator.generate(ask(model=model, num_beams=beams, explain=explain))
+        for model, explain, message in (
+            (DecodingModel.FUSION_IN_DECODER, Explanation(token_posteriors=True), "no posteriors per token"),
+            (DecodingModel.CLOSED_BOOK, Explanation(leave_one_out=True), "CLOSED_BOOK reads no passages"),
+        ):
+            with pytest.raises(InvalidRequest, match=message):
+                await generator.generate(ask((), model=model, explain=explain))
 
 
 _BAD_INPUTS = [
@@ -265,43 +267,11 @@ async def test_bad_input_is_refused_by_field_and_limit(tiny: Any, question: str,
             await generator.score(ScoringRequest(question, passages, ["x"]))
 
 
-async def test_answers_to_score_are_bounded(tiny: Any) -> None:
-    async with started(tiny) as generator:
-        for answers, message in (([], "answers is empty"), (["x"] * 65, "65 answers"), (["a " * 200], "limit is 128")):
-            with pytest.raises(InvalidRequest, match=message):
-                await generator.score(ScoringRequest("who?", PASSAGES, answers))
-
-
 async def test_a_generator_that_is_not_loaded_says_so(tiny: Any) -> None:
     generator = Generator(tiny.loaded, budget=Budget(), limits=Limits(), observer=generator_metrics())
     with pytest.raises(NotReady):
         await generator.generate(ask())
     await generator.close()
-
-
-def test_deltas_hold_back_what_the_next_token_may_change(tiny: Any) -> None:
-    codec = TextCodec(tiny.word_piece(), tiny.loaded().prompt)
-    ids = tiny.word_piece().encode("Paris, it's france", add_special_tokens=False)
-    delta, whole = DeltaText(codec, ()), codec.decode(ids)
-    given = ""
-    for end in range(1, len(ids) + 1):
-        given += delta.push(ids[:end])
-        assert whole.startswith(given)
-    assert given + delta.finish(whole) == whole
-
-
-def test_pieces_of_an_answer_join_to_its_text(tiny: Any) -> None:
-    codec = TextCodec(tiny.word_piece(), tiny.loaded().prompt)
-    ids = [*tiny.word_piece().encode("Paris, it's franconian", add_special_tokens=False), 2]
-    assert "".join(codec.pieces(ids)) == codec.decode(ids)
-    assert len(codec.pieces(ids)) == len(ids)
-
-
-def test_an_answer_comes_back_in_the_surface_of_the_most_probable_passage(tiny: Any) -> None:
-    codec = TextCodec(tiny.word_piece(), tiny.loaded().prompt)
-    ids = tiny.word_piece().encode("france", add_special_tokens=False)
-    answer = codec.answer([*ids, 2], PASSAGES, ())
-    assert (answer.text, answer.raw) == ("France", "france")
 
 
 def test_a_fitted_confidence_is_the_logistic_of_its_features(tmp_path: Path) -> None:

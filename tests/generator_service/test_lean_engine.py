@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from transformers import BartConfig
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from generator_service.models import attention, lean, linear
+from generator_service.models import attention, lean
 from generator_service.models.attention import EqualLengthAttention, PaddedAttention
 from generator_service.models.base import EncodedRow, StepItem
 from generator_service.models.t5 import relative_buckets
 from generator_service.models.tree import token_trees
+from serving import linear
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
 from typing import Any
@@ -17,6 +16,7 @@ from generator_service.decoding.given import ScoreGiven
 from generator_service.decoding.greedy import GreedySearch
 from generator_service.decoding.rag_sequence import RagSequence, SequenceProgramOptions
 from generator_service.decoding.rag_token import RagToken, TokenProgramOptions
+from tests.generator_service.every_answer import every_answer
 
 ROWS = [[3, 4, 9], [5, 6], [7]]
 PRIOR = [0.3, -1.0, 1.2]
@@ -36,13 +36,6 @@ def sequence(
     return tiny.run(model, RagSequence(rows, marginal.normalize_log_prior(prior), search, kept))
 
 
-def all_answers(vocab: int, eos: int, length: int) -> list[tuple[int, ...]]:
-    """Every token sequence that ends at its first end-of-sequence or at `length`."""
-    others = [token for token in range(vocab) if token != eos]
-    ended = [(*prefix, eos) for size in range(length) for prefix in itertools.product(others, repeat=size)]
-    return ended + list(itertools.product(others, repeat=length))
-
-
 def test_a_one_token_answer_has_the_same_probability_under_both_models(tiny: Any) -> None:
     for token in range(12):
         (left,) = score(tiny, tiny.fake(), [[token]], per_token=True)
@@ -60,14 +53,14 @@ def test_the_step_distribution_sums_to_one() -> None:
 
 @pytest.mark.parametrize("per_token", [True, False])
 def test_all_answers_together_have_probability_one(tiny: Any, per_token: bool) -> None:
-    answers = all_answers(5, 2, 3)
+    answers = every_answer(5, 2, 3)
     scores = score(tiny, tiny.fake(vocab_size=5), answers, per_token=per_token)
     assert sum(math.exp(each.log_probability) for each in scores) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_thorough_decoding_with_enough_beams_finds_the_best_of_all_answers(tiny: Any) -> None:
+def test_thorough_decoding_with_enough_beams_finds_the_best_of_every_answer(tiny: Any) -> None:
     model = tiny.fake(vocab_size=5)
-    answers = all_answers(5, 2, 3)
+    answers = every_answer(5, 2, 3)
     scores = score(tiny, model, answers, per_token=False)
     best = max(range(len(answers)), key=lambda i: scores[i].log_probability)
     decoded = sequence(tiny, model, 5**3, length=3)

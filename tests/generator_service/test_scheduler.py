@@ -53,7 +53,7 @@ def test_a_job_larger_than_every_budget_runs_alone() -> None:
 
 
 def test_a_job_that_does_not_fit_holds_back_the_ones_behind_it() -> None:
-    queue = Scheduler(Budget(max_decoder_rows=10))
+    queue = Scheduler(Budget(max_decoder_rows=10, max_prefill_tokens=10))
     running, large, small = job(rows=6), job(rows=6), job(rows=1)
     for each in (running, large, small):
         queue.add(each)
@@ -63,7 +63,7 @@ def test_a_job_that_does_not_fit_holds_back_the_ones_behind_it() -> None:
 
 
 def test_cancelled_and_late_jobs_leave_whether_they_wait_or_run() -> None:
-    queue = Scheduler(Budget(max_running_requests=2))
+    queue = Scheduler(Budget(max_running_requests=2, max_prefill_tokens=10))
     runs_late, runs_cancelled = job(deadline_at=1.0), job(deadline_at=2.0)
     waits_late, waits_cancelled, stays = job(deadline_at=3.0), job(), job()
     for each in (runs_late, runs_cancelled, waits_late, waits_cancelled, stays):
@@ -75,6 +75,34 @@ def test_cancelled_and_late_jobs_leave_whether_they_wait_or_run() -> None:
     assert set(map(id, swept.cancelled)) == {id(runs_cancelled), id(waits_cancelled)}
     assert (queue.num_waiting, queue.num_decoder_rows) == (1, 0)
     assert queue.admit() == [stays]
+
+
+def test_a_job_of_many_tokens_is_let_in_next_to_running_ones_when_no_other_is_being_read() -> None:
+    queue = Scheduler(Budget(max_prefill_tokens=10))
+    running, long, short = job(), job(tokens=1000), job()
+    queue.add(running)
+    assert queue.admit() == [running]
+    queue.add(long)
+    queue.add(short)
+    assert queue.admit(num_unread_tokens=1) == []
+    assert queue.admit() == [long]
+    assert queue.admit(num_unread_tokens=990) == []
+    assert queue.admit(num_unread_tokens=9) == [short]
+
+
+def test_a_job_without_tokens_to_read_does_not_wait_for_those_that_have_some() -> None:
+    queue = Scheduler(Budget(max_prefill_tokens=10))
+    queue.add(cached := job(tokens=0))
+    assert queue.admit(num_unread_tokens=1000) == [cached]
+
+
+def test_those_ahead_have_no_later_deadline_and_have_not_left() -> None:
+    queue = Scheduler(Budget())
+    early, same, later, gone = job(deadline_at=1.0), job(deadline_at=2.0), job(deadline_at=3.0), job(deadline_at=1.0)
+    for each in (later, gone, same, early):
+        queue.add(each)
+    gone.is_cancelled = True
+    assert set(map(id, queue.ahead_of(2.0))) == {id(early), id(same)}
 
 
 _ACTIONS = st.lists(

@@ -94,12 +94,61 @@ async def test_every_model_and_option_travels(tiny: Any) -> None:
         assert bound <= exact.log_probability + 1e-6
 
 
+async def test_candidates_and_forced_words_travel(tiny: Any) -> None:
+    options = common.DecodingOptions(
+        candidate_ranking=common.CandidateRanking(num_candidates=4), forced_words=["Paris"], max_new_tokens=4
+    )
+    async with served(tiny) as stub:
+        generation = (await stub.Generate(wire.GenerateRequest(input=source(), decoding=options))).generation
+    assert generation.hypotheses[0].text == generation.text
+    assert 2 <= len(generation.hypotheses) <= 4
+    for each in generation.hypotheses:
+        assert "paris" in each.raw_text
+        assert 0 <= each.confidence <= 1
+        assert each.finish_reason in (common.FINISH_REASON_END_OF_SEQUENCE, common.FINISH_REASON_LENGTH)
+        assert 1 <= each.num_new_tokens <= 4
+        assert sum(each.posteriors) == pytest.approx(1, abs=1e-5)
+
+
+async def test_what_the_answer_would_be_without_each_passage_travels(tiny: Any) -> None:
+    request = wire.GenerateRequest(
+        input=source(count=3),
+        decoding=common.DecodingOptions(model=common.DECODING_MODEL_FUSION_IN_DECODER),
+        explanation=common.ExplanationOptions(leave_one_out=True),
+    )
+    async with served(tiny) as stub:
+        generation = (await stub.Generate(request)).generation
+    assert [each.passage_id for each in generation.leave_one_out] == ["p0", "p1", "p2"]
+    assert all(each.exact and each.log_probability < 0 for each in generation.leave_one_out)
+    assert [each.flips for each in generation.leave_one_out] == [
+        each.text != generation.text for each in generation.leave_one_out
+    ]
+
+
 async def test_scores_of_given_answers(tiny: Any) -> None:
     async with served(tiny) as stub:
         reply = await stub.Score(wire.ScoreRequest(input=source(), answers=["Paris", "Berlin"]))
     for score in reply.scores:
         assert len(score.passage_log_probabilities) == 2
         assert sum(token.log_probability for token in score.tokens) == pytest.approx(score.log_probability, abs=1e-4)
+
+
+async def test_every_model_scores_and_so_does_the_question(tiny: Any) -> None:
+    async with served(tiny) as stub:
+        for model, count in (
+            (common.DECODING_MODEL_RAG_SEQUENCE, 2),
+            (common.DECODING_MODEL_RAG_TOKEN, 2),
+            (common.DECODING_MODEL_FUSION_IN_DECODER, 2),
+            (common.DECODING_MODEL_CLOSED_BOOK, 0),
+        ):
+            request = wire.ScoreRequest(input=source(count=count), answers=["Paris"], model=model)
+            (score,) = (await stub.Score(request)).scores
+            assert len(score.posteriors) == count
+            per_passage = 2 if model in (common.DECODING_MODEL_RAG_SEQUENCE, common.DECODING_MODEL_RAG_TOKEN) else 0
+            assert len(score.passage_log_probabilities) == per_passage
+            assert score.log_probability < 0
+        (question,) = (await stub.Score(wire.ScoreRequest(input=source(), score_question=True))).scores
+        assert len(question.passage_log_probabilities) == 2
 
 
 async def test_info_states_model_and_limits(tiny: Any) -> None:
@@ -129,16 +178,16 @@ _BAD = [
         "decoding.model has no value 77",
     ),
     (
-        wire.GenerateRequest(input=source(), decoding=common.DecodingOptions(forced_words=["paris"])),
-        grpc.StatusCode.UNIMPLEMENTED,
-        "forced_words",
+        wire.GenerateRequest(input=source(), decoding=common.DecodingOptions(forced_words=["paris"] * 17)),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "decoding.forced_words, their number, is 17; it must be from 0 to 16",
     ),
     (
         wire.GenerateRequest(
             input=source(), decoding=common.DecodingOptions(candidate_ranking=common.CandidateRanking())
         ),
-        grpc.StatusCode.UNIMPLEMENTED,
-        "candidate_ranking",
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "decoding.candidate_ranking.num_candidates is 0; it must be from 2 to 16",
     ),
 ]
 
