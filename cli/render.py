@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rag_client import Answer, Citation, FinishReason, Passage, Provenance, RetrievedPassage, StageTiming
+from rag_client import Answer, Citation, FinishReason, Hypothesis, Passage, Provenance, RetrievedPassage, StageTiming
 
 _PLAIN_WIDTH = 140
 _SNIPPET_CHARS = 220
@@ -53,15 +53,19 @@ def to_plain(value: object) -> Any:
 
 
 def print_answer(answer: Answer, console: Console, *, max_citations: int | None = None) -> None:
-    """The answer, the (best) passages it cites, how long it took and what made it."""
+    """The answer, the candidates it won against, the (best) passages it cites, how long it took and what made it."""
     console.print(answer_line(answer))
+    if any(each.ranking_score is not None for each in answer.hypotheses):
+        console.print()
+        console.print(_candidates(answer.hypotheses))
     if answer.citations:
         console.print()
         console.print(_citations(answer, answer.citations[:max_citations]))
     console.print()
     confidence = f"confidence {answer.confidence:.2f}, " if answer.is_answered else ""
     model = answer.model or "no model"
-    how = f"{confidence}log p(y|x) {answer.log_probability:.3f}, {model}"
+    cached = ", from the cache" if answer.from_cache else ""
+    how = f"{confidence}log p(y|x) {answer.log_probability:.3f}, {model}{cached}"
     for line in (how, _timings(answer.timings), _provenance(answer.provenance)):
         console.print(Text(line, style="dim"), soft_wrap=True)
 
@@ -76,15 +80,15 @@ def answer_line(answer: Answer) -> Text:
 
 
 def print_passages(passages: Iterable[RetrievedPassage], console: Console) -> None:
-    """Retrieved passages with the scores of each stage."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("rank", "score", "dense", "lexical", "prior"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("passage")
+    """Retrieved passages with the scores of each stage; a reranked one's score is the reranker's."""
+    table = _numbers("rank", "score", "dense", "lexical", "prior", last="passage")
     for each in passages:
         prior = f"{np.exp(each.log_prior):.3f}"
         scores = (_number(each.score), _number(each.dense_score), _number(each.lexical_score))
-        table.add_row(str(each.rank), *scores, prior, _passage(each.passage, snippet(each.passage.text, "")))
+        shown = snippet(each.passage.text, "")
+        if each.neighbors:
+            shown.append(f"  (+ {len(each.neighbors)} beside it)", "dim")
+        table.add_row(str(each.rank), *scores, prior, _passage(each.passage, shown))
     console.print(table)
 
 
@@ -104,14 +108,28 @@ def snippet(text: str, answer: str, max_chars: int = _SNIPPET_CHARS) -> Text:
 
 
 def _citations(answer: Answer, citations: Iterable[Citation]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in ("posterior", "prior"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("cited passage")
+    table = _numbers("posterior", "prior", last="cited passage")
     for citation in citations:
         passage = citation.passage
         row = _passage(passage, snippet(passage.text, answer.text))
         table.add_row(f"{citation.posterior:.3f}", f"{citation.prior:.3f}", row)
+    return table
+
+
+def _candidates(hypotheses: Iterable[Hypothesis]) -> Table:
+    table = _numbers("ranking", "log p(y|x)", "retrieval", last="candidate")
+    for each in hypotheses:
+        scores = (each.ranking_score, each.log_probability, each.retrieval_score)
+        table.add_row(*map(_number, scores), Text(each.text))
+    return table
+
+
+def _numbers(*names: str, last: str) -> Table:
+    """An empty table of numbers and one column of text."""
+    table = Table(box=None, pad_edge=False)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column(last)
     return table
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway import passthrough
+from gateway.cache import AnswerCache
 from gateway.clients import RETRIEVER_SERVICE, Backends, GeneratorClient, RetrieverClient
 from gateway.config import GatewayConfig
 from gateway.feedback import FeedbackLog
@@ -56,20 +57,25 @@ class Gateway:
 
 def build(config: GatewayConfig) -> Gateway:
     """The gateway of a configuration. Needs a running event loop, does no I/O."""
+    metrics = gateway_metrics()
     backends = Backends(
         config.retriever,
         config.generator,
         max_message_bytes=config.transport.max_message_bytes,
-        on_error=gateway_metrics().downstream_error,
+        on_error=metrics.downstream_error,
     )
     retriever, generator = RetrieverClient(backends.retriever), GeneratorClient(backends.generator)
+    kept, cache = config.answer_cache, None
+    if kept.max_bytes:
+        cache = AnswerCache(retriever, generator, metrics, max_bytes=kept.max_bytes, ttl_seconds=kept.ttl_seconds)
     pipeline = Pipeline(
         retriever,
         generator,
-        observer=gateway_metrics(),
+        observer=metrics,
         admission=measured_admission(config, "gateway"),
         budget=Budget(config.default_timeout_seconds, config.generate_reserve_seconds, config.reply_reserve_seconds),
         min_confidence=config.min_confidence,
+        cache=cache,
     )
     feedback_log = FeedbackLog(config.feedback_path)
     servicer = GatewayServicer(pipeline, feedback_log, retriever, generator, config)
@@ -80,7 +86,11 @@ def build(config: GatewayConfig) -> Gateway:
             lambda server: gateway_pb2_grpc.add_GatewayServiceServicer_to_server(servicer, server),
             follows_canary=False,
         ),
-        Service(RETRIEVER_SERVICE, lambda server: passthrough.add_to(server, backends.retriever), follows_canary=False),
+        Service(
+            RETRIEVER_SERVICE,
+            lambda server: passthrough.add_to(server, backends.retriever, generator),
+            follows_canary=False,
+        ),
     )
     return Gateway(services, backends, feedback_log, config)
 

@@ -6,18 +6,19 @@ A failed call becomes the error it stands for, with the fields of the caller's o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from gateway import convert
+from gateway import convert_backends as convert
+from gateway import ranking
 from gateway.stages import Delta, Generation, Question, Retrieval
 from protos.rag.v1 import common_pb2, generator_pb2, generator_pb2_grpc, retriever_pb2, retriever_pb2_grpc
 from serving.channel import forwarding_metadata, open_channel
-from serving.errors import Deadline, InvalidRequest, NotReady, Overloaded, RagError
+from serving.errors import Deadline, FailedPrecondition, InvalidRequest, NotReady, Overloaded, RagError
 from serving.status import ERROR_OF, error_from_rpc
 
 RETRIEVER_SERVICE, GENERATOR_SERVICE = "rag.v1.RetrieverService", "rag.v1.GeneratorService"
@@ -108,7 +109,46 @@ class RetrieverClient:
         except InvalidRequest as error:
             error.field = _retrieval_field(error.field)
             raise
-        return convert.retrieval(reply)
+        return convert.retrieval(reply, question)
+
+    async def rank(
+        self, question: Question, retrieval: Retrieval, generation: Generation, *, timeout: float | None
+    ) -> Generation:
+        """Lets the encoder choose among the candidates; see `gateway.stages.Retriever`.
+
+        Raises:
+            FailedPrecondition: The collection's encoder is not the one that the passages were embedded with.
+        """
+        assert retrieval.space is not None
+        assert question.ranking is not None
+        space, texts = retrieval.space, convert.candidate_texts(generation)
+        request = retriever_pb2.EmbedRequest(
+            texts=[f"{question.text} {text}".strip() for text in texts],
+            role=retriever_pb2.TEXT_ROLE_QUERY,
+            collection=_collection(question),
+        )
+        reply = await self._backend.call(self._stub.Embed, request, timeout=timeout)
+        if reply.encoder.digest != space.encoder_digest:
+            raise FailedPrecondition(
+                "candidate_ranking: the passages were embedded with another encoder than the collection has now",
+                reason="ENCODER_DIFFERS",
+            )
+        if len(reply.vectors) != len(texts):
+            raise RagError(f"retriever returned {len(reply.vectors)} vectors for {len(texts)} texts")
+        scores = ranking.retrieval_scores(
+            convert.vectors(reply.vectors), space.vectors, temperature=space.temperature, is_cosine=space.is_cosine
+        )
+        log_probabilities = convert.candidate_log_probabilities(generation)
+        ranked = ranking.rank_candidates(log_probabilities, scores.tolist(), question.ranking)
+        return convert.ranked_generation(generation, ranked)
+
+    async def state(self, question: Question, *, timeout: float | None) -> str:
+        """Names what the question would search now; see `gateway.stages.Retriever`."""
+        request = retriever_pb2.GetCollectionStateRequest(
+            collection=_collection(question), index_generation=question.options.retrieval.index_generation
+        )
+        reply = await self._backend.call(self._stub.GetCollectionState, request, timeout=timeout)
+        return str(reply.collection_state)
 
     async def info(self) -> retriever_pb2.RetrieverServiceGetInfoResponse | None:
         """What the retriever says of itself; None when it does not answer."""
@@ -155,6 +195,36 @@ class GeneratorClient:
         finally:
             rpc.cancel()
 
+    async def rerank(self, question: Question, retrieval: Retrieval, *, timeout: float | None) -> Retrieval:
+        """Reads the hits again; see `gateway.stages.Generator`."""
+        assert question.rerank is not None
+        scores = await self.question_likelihoods(question.text, retrieval.passages, timeout=timeout)
+        return convert.reranked_retrieval(retrieval, ranking.rerank_hits(scores, question.rerank))
+
+    async def question_likelihoods(
+        self, question: str, passages: Sequence[common_pb2.RetrievedPassage], *, timeout: float | None
+    ) -> Sequence[float]:
+        """The natural log of p(question | passage), for each passage.
+
+        Raises:
+            RagError: What the failure means.
+        """
+        request = convert.score_request(question, passages)
+        try:
+            reply = await self._backend.call(self._stub.Score, request, timeout=timeout)
+        except InvalidRequest as error:
+            error.field = _generation_field(error.field)
+            raise
+        if len(reply.scores) != 1 or len(reply.scores[0].passage_log_probabilities) != len(passages):
+            raise RagError("generator did not score the question once for each passage")
+        return list(reply.scores[0].passage_log_probabilities)
+
+    async def digest(self, *, timeout: float | None) -> str:
+        """The generator's digest; see `gateway.stages.Generator`."""
+        request = generator_pb2.GeneratorServiceGetInfoRequest()
+        reply = await self._backend.call(self._stub.GetInfo, request, timeout=timeout)
+        return str(reply.generator.digest)
+
     async def info(self) -> generator_pb2.GeneratorServiceGetInfoResponse | None:
         """What the generator says of itself; None when it does not answer."""
         reply: generator_pb2.GeneratorServiceGetInfoResponse | None = await _info(
@@ -192,6 +262,10 @@ async def _info(backend: Backend, stub: Any, request: Any) -> Any:
         return await backend.call(stub.GetInfo, request, timeout=INFO_TIMEOUT_SECONDS)
     except RagError:
         return None
+
+
+def _collection(question: Question) -> str:
+    return str(question.options.retrieval.collection or convert.DEFAULT_COLLECTION)
 
 
 def _raise_for_item(status: common_pb2.Status) -> None:

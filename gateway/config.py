@@ -5,7 +5,17 @@ from typing import Annotated
 
 from pydantic import Field
 
-from serving.config import Port, Seconds, ServiceConfig, settings_config
+from serving.config import ConfigSection, Port, Seconds, ServiceConfig, settings_config
+
+
+class AnswerCacheConfig(ConfigSection):
+    """Answers kept for equal questions."""
+
+    max_bytes: Annotated[int, Field(ge=0)] = 0
+    """Size of all kept answers together, as on the wire; 0 keeps none."""
+
+    ttl_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """How long an answer is used again at most; any write to its collection ends it at once."""
 
 
 class GatewayConfig(ServiceConfig):
@@ -40,8 +50,11 @@ class GatewayConfig(ServiceConfig):
     reply_reserve_seconds: Seconds = 0.02
     """Generation must end this long before the deadline (at most a quarter of what remains)."""
 
-    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Answers of lower confidence are ABSTAINED, unless the request says otherwise; 0 is never."""
+    min_confidence: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Answers of lower confidence are ABSTAINED, unless the request says otherwise; 0 is never, null (the default) what
+    the generator's checkpoint advises."""
 
     feedback_path: Path = Path("rag-data/feedback.jsonl")
     """File that feedback is appended to, one JSON object a line."""
+
+    answer_cache: AnswerCacheConfig = AnswerCacheConfig()

@@ -1,18 +1,22 @@
-"""Wire messages ↔ the gateway's values. What the stages will check themselves is left to them."""
+"""What callers send and get ↔ the gateway's values. What the stages will check themselves is left to them."""
 
-from collections.abc import Iterable, Mapping, MutableSequence, Sequence
-from typing import Any, TypeVar
+import copy
+import hashlib
+import math
+from collections.abc import Mapping, MutableSequence, Sequence
 
+from gateway.convert_backends import enum_name, likelihood_rerank
 from gateway.feedback import Feedback
-from gateway.stages import Answer, Delta, Event, Generation, Question, Retrieval, StageEnded
-from protos.rag.v1 import common_pb2, gateway_pb2, generator_pb2, retriever_pb2
+from gateway.ranking import CandidateWeights
+from gateway.stages import Answer, Delta, Event, Question, Retrieval, StageEnded
+from protos.rag.v1 import common_pb2, gateway_pb2, generator_pb2
 from serving.errors import InvalidRequest, Unimplemented
 
 MAX_TEXT_BYTES = 8192
 MAX_ANSWER_ID_BYTES = 64
 MAX_HELPFUL_PASSAGES = 100
-
-Request = TypeVar("Request", generator_pb2.GenerateRequest, generator_pb2.StreamGenerateRequest)
+MIN_CANDIDATES, MAX_CANDIDATES = 2, 16
+MIN_COMPARED, MAX_COMPARED = 2, 8
 
 
 def question(request: gateway_pb2.AnswerRequest | gateway_pb2.StreamAnswerRequest) -> Question:
@@ -28,23 +32,99 @@ def question(request: gateway_pb2.AnswerRequest | gateway_pb2.StreamAnswerReques
     if request.history:
         raise Unimplemented("history (dialogue over several turns) is not implemented yet")
     if request.task not in (gateway_pb2.TASK_UNSPECIFIED, gateway_pb2.TASK_QUESTION_ANSWERING):
-        raise Unimplemented(f"task {_name(gateway_pb2.Task, request.task)} is not implemented yet")
+        raise Unimplemented(f"task {enum_name(gateway_pb2.Task, request.task)} is not implemented yet")
     options = request.options
     min_confidence = options.min_confidence if options.HasField("min_confidence") else None
     if min_confidence is not None and not 0 <= min_confidence <= 1:
         raise InvalidRequest(
             f"options.min_confidence must be in [0, 1], not {min_confidence}", field="options.min_confidence"
         )
-    if isinstance(request, gateway_pb2.StreamAnswerRequest):
+    is_stream = isinstance(request, gateway_pb2.StreamAnswerRequest)
+    if is_stream:
         options = _with_stream_defaults(options)
-    model = options.decoding.model
+    model, ranking = options.decoding.model, _candidate_weights(options)
     return Question(
         text=request.question,
         options=options,
         min_confidence=min_confidence,
         needs_passages=model != common_pb2.DECODING_MODEL_CLOSED_BOOK,
-        streams_tokens=isinstance(request, gateway_pb2.StreamAnswerRequest)
-        and model != common_pb2.DECODING_MODEL_RAG_SEQUENCE,
+        streams_tokens=is_stream and ranking is None and model != common_pb2.DECODING_MODEL_RAG_SEQUENCE,
+        rerank=likelihood_rerank(options.retrieval, "options.retrieval"),
+        ranking=ranking,
+        cache_key=_cache_key(request, options),
+    )
+
+
+def compared_questions(request: gateway_pb2.CompareAnswersRequest) -> list[Question]:
+    """The question, once for each index generation.
+
+    Raises:
+        InvalidRequest: Names the field and the limit.
+        Unimplemented: Names the option whose work comes later.
+    """
+    count = len(request.index_generations)
+    if not MIN_COMPARED <= count <= MAX_COMPARED:
+        raise InvalidRequest(
+            f"index_generations must be {MIN_COMPARED} to {MAX_COMPARED}, not {count}",
+            field="index_generations",
+            reason="OUT_OF_RANGE",
+        )
+    if request.options.retrieval.index_generation:
+        raise InvalidRequest(
+            "options.retrieval.index_generation cannot go with index_generations",
+            field="options.retrieval.index_generation",
+        )
+    questions = []
+    for generation in request.index_generations:
+        asked = gateway_pb2.AnswerRequest(question=request.question, options=request.options)
+        asked.options.retrieval.index_generation = generation
+        questions.append(question(asked))
+    return questions
+
+
+def _cache_key(
+    request: gateway_pb2.AnswerRequest | gateway_pb2.StreamAnswerRequest, options: gateway_pb2.AnswerOptions
+) -> bytes | None:
+    """Everything asked, as one digest; `min_confidence` only decides how the answer is shown."""
+    if options.decoding.HasField("sampling") and not options.decoding.sampling.HasField("seed"):
+        return None
+    keyed = copy.deepcopy(request)
+    keyed.options.CopyFrom(options)
+    keyed.options.ClearField("min_confidence")
+    content = keyed.SerializeToString(deterministic=True)
+    return hashlib.sha256(type(request).__name__.encode() + content).digest()
+
+
+def _candidate_weights(options: gateway_pb2.AnswerOptions) -> CandidateWeights | None:
+    """How candidates are ranked, None where one answer is decoded.
+
+    Raises:
+        InvalidRequest: A number is out of its range, or something is asked for that only the decoder's own choice has.
+    """
+    if not options.decoding.HasField("candidate_ranking"):
+        return None
+    given, path = options.decoding.candidate_ranking, "options.decoding.candidate_ranking"
+    if not MIN_CANDIDATES <= given.num_candidates <= MAX_CANDIDATES:
+        raise InvalidRequest(
+            f"{path}.num_candidates must be {MIN_CANDIDATES} to {MAX_CANDIDATES}, not {given.num_candidates}",
+            field=f"{path}.num_candidates",
+            reason="OUT_OF_RANGE",
+        )
+    for name in ("generation_weight", "retrieval_weight"):
+        weight = getattr(given, name)
+        if not 0 <= weight < math.inf:
+            raise InvalidRequest(f"{path}.{name} must be finite and at least 0, not {weight}", field=f"{path}.{name}")
+    if options.decoding.model == common_pb2.DECODING_MODEL_CLOSED_BOOK:
+        raise InvalidRequest("candidate_ranking needs passages; CLOSED_BOOK has none", field=path)
+    for name in ("token_posteriors", "leave_one_out"):
+        if getattr(options.explanation, name):
+            raise InvalidRequest(
+                f"options.explanation.{name} explains what the decoder chose; it cannot go with candidate_ranking",
+                field=f"options.explanation.{name}",
+            )
+    return CandidateWeights(
+        given.generation_weight if given.HasField("generation_weight") else 1.0,
+        given.retrieval_weight if given.HasField("retrieval_weight") else 1.0,
     )
 
 
@@ -54,60 +134,12 @@ def _with_stream_defaults(options: gateway_pb2.AnswerOptions) -> gateway_pb2.Ans
     decoding = completed.decoding
     if decoding.model == common_pb2.DECODING_MODEL_UNSPECIFIED:
         decoding.model = common_pb2.DECODING_MODEL_RAG_TOKEN
-    if decoding.num_beams == 0 and decoding.model != common_pb2.DECODING_MODEL_RAG_SEQUENCE:
+    has_tokens_early = decoding.model != common_pb2.DECODING_MODEL_RAG_SEQUENCE and not decoding.HasField(
+        "candidate_ranking"
+    )
+    if decoding.num_beams == 0 and has_tokens_early:
         decoding.num_beams = 1
     return completed
-
-
-def retrieve_request(question: Question) -> retriever_pb2.RetrieveRequest:
-    """What the retriever is asked."""
-    return retriever_pb2.RetrieveRequest(
-        queries=[retriever_pb2.Query(text=question.text)], options=question.options.retrieval
-    )
-
-
-def retrieval(reply: retriever_pb2.RetrieveResponse) -> Retrieval:
-    """What it found for the one query."""
-    passages = reply.results[0].passages
-    return Retrieval(
-        passages=passages,
-        log_priors=[passage.log_prior for passage in passages],
-        provenance=reply.provenance,
-        timings=_timings(reply.timings),
-    )
-
-
-def generate_request(kind: type[Request], question: Question, found: Retrieval) -> Request:
-    """What the generator is asked."""
-    passages = [
-        generator_pb2.GeneratorPassage(
-            id=each.passage.id,
-            title=each.passage.title,
-            text=each.passage.text,
-            log_prior=each.log_prior,
-            score=each.score,
-        )
-        for each in found.passages
-    ]
-    return kind(
-        input=generator_pb2.GenerationInput(question=question.text, passages=passages),
-        decoding=question.options.decoding,
-        explanation=question.options.explanation,
-    )
-
-
-def generation(reply: generator_pb2.GenerateResponse) -> Generation:
-    """What it decoded."""
-    message = reply.generation
-    return Generation(
-        message=message,
-        finish_reason=_name(common_pb2.FinishReason, message.finish_reason, "FINISH_REASON_"),
-        model=_name(common_pb2.DecodingModel, message.model, "DECODING_MODEL_"),
-        confidence=message.confidence,
-        posteriors=message.posteriors,
-        provenance=reply.provenance,
-        timings=_timings(reply.timings),
-    )
 
 
 def answer_response(answer: Answer, build_version: str) -> gateway_pb2.AnswerResponse:
@@ -124,7 +156,9 @@ def answer_response(answer: Answer, build_version: str) -> gateway_pb2.AnswerRes
 
 def _answer(answer: Answer) -> gateway_pb2.Answer:
     message = gateway_pb2.Answer(
-        answer_id=answer.answer_id, finish_reason="FINISH_REASON_" + answer.finish_reason.upper()
+        answer_id=answer.answer_id,
+        finish_reason="FINISH_REASON_" + answer.finish_reason.upper(),
+        from_cache=answer.from_cache,
     )
     if answer.generation is None:
         return message
@@ -195,7 +229,7 @@ def feedback(message: gateway_pb2.Feedback) -> Feedback:
         raise InvalidRequest("feedback says nothing besides answer_id", field="feedback", reason="EMPTY")
     return Feedback(
         answer_id=message.answer_id,
-        rating=_name(gateway_pb2.Feedback.Rating, message.rating, "RATING_") if message.rating else "",
+        rating=enum_name(gateway_pb2.Feedback.Rating, message.rating, "RATING_") if message.rating else "",
         expected_answer=message.expected_answer,
         comment=message.comment,
         helpful_passage_ids=tuple(message.helpful_passage_ids),
@@ -218,26 +252,8 @@ def _check_size(field: str, text: str, limit: int = MAX_TEXT_BYTES) -> None:
         raise InvalidRequest(f"{field} has {size} bytes, at most {limit}", field=field, reason="TOO_LARGE")
 
 
-def _timings(messages: Iterable[common_pb2.StageTiming]) -> dict[str, float]:
-    """Seconds by stage name; the backend's own total is what the gateway measures as its stage."""
-    timings: dict[str, float] = {}
-    for each in messages:
-        if each.stage != common_pb2.STAGE_TOTAL:
-            name = _name(common_pb2.Stage, each.stage, "STAGE_")
-            timings[name] = timings.get(name, 0.0) + each.duration_seconds
-    return timings
-
-
 def _timing_messages(timings: Mapping[str, float]) -> list[common_pb2.StageTiming]:
     return [
         common_pb2.StageTiming(stage="STAGE_" + name.upper(), duration_seconds=seconds)
         for name, seconds in timings.items()
     ]
-
-
-def _name(wire_enum: Any, number: int, prefix: str = "") -> str:
-    """The lower-case name of a wire number; "unspecified" for one that is newer than this gateway."""
-    if number not in wire_enum.values():
-        number = 0
-    name = str(wire_enum.Name(number))
-    return name.removeprefix(prefix).lower() if prefix else name

@@ -2,7 +2,7 @@
 
 import functools
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from gateway.stages import Answer
 from serving.metrics import LATENCY_BUCKETS
@@ -37,6 +37,16 @@ class GatewayMetrics:
         self._downstream_errors = Counter(
             "rag_gateway_downstream_errors", "Failed calls of backends.", ["service", "reason"]
         )
+        # Does ranking candidates change answers, or only cost time? (Its time is the stage "rank".)
+        self._rankings = Counter(
+            "rag_gateway_candidate_rankings", "Rankings of candidate answers, by whether another one won.", ["changed"]
+        )
+        # Is the answer cache worth its room? "uncacheable" is random sampling.
+        self._cache_lookups = Counter("rag_gateway_answer_cache_lookups", "Questions looked up.", ["outcome"])
+        # Why do cached answers go? "changed" is a write or another model, "evicted" is a cache that is too small.
+        self._cache_removals = Counter("rag_gateway_answer_cache_removals", "Cached answers dropped.", ["reason"])
+        # How full is the answer cache?
+        self._cache_bytes = Gauge("rag_gateway_answer_cache_bytes", "Size of the cached answers.")
         # What do people think of the answers?
         self._feedback = Counter("rag_gateway_feedback", "Feedback received.", ["rating"])
 
@@ -48,12 +58,26 @@ class GatewayMetrics:
         self._passages.observe(len(answer.retrieval.passages))
         if generation is not None:
             self._confidence.observe(generation.confidence)
+            if generation.chosen is not None:
+                self._rankings.labels(changed="yes" if generation.chosen else "no").inc()
         for stage, seconds in answer.timings.items():
             self._stage_seconds.labels(stage=stage).observe(seconds)
 
     def first_token(self, seconds: float) -> None:
         """Records the time to a stream's first delta."""
         self._first_token_seconds.observe(seconds)
+
+    def cache_lookup(self, outcome: str) -> None:
+        """Counts a look-up in the answer cache: "hit", "miss" or "uncacheable"."""
+        self._cache_lookups.labels(outcome=outcome).inc()
+
+    def cache_removal(self, reason: str) -> None:
+        """Counts an answer that the cache dropped: "changed", "expired", "evicted" or "replaced"."""
+        self._cache_removals.labels(reason=reason).inc()
+
+    def cache_bytes(self, num_bytes: int) -> None:
+        """Records the size of the answer cache."""
+        self._cache_bytes.set(num_bytes)
 
     def downstream_error(self, service: str, reason: str) -> None:
         """Counts a failed call of the "retriever" or the "generator"."""

@@ -1,21 +1,27 @@
-"""Serves the retriever's own service at the gateway's address by forwarding bytes: nothing is parsed.
+"""Serves the retriever's own service at the gateway's address by forwarding bytes.
 
-Metadata, deadline, cancellation, status and trailing details pass through, for every kind of method.
+Metadata, deadline, cancellation, status and trailing details pass through, for every kind of method. Only Retrieve is
+looked into: reranking by the likelihood of the question needs the generator, which the retriever does not know.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
-from gateway.clients import RETRIEVER_SERVICE, Backend
-from protos.rag.v1 import retriever_pb2
+from gateway import convert_backends as convert
+from gateway.clients import RETRIEVER_SERVICE, Backend, GeneratorClient
+from gateway.ranking import LikelihoodRerank, rerank_hits
+from protos.rag.v1 import common_pb2, retriever_pb2, retriever_pb2_grpc
 from serving.channel import forwarding_metadata
 from serving.deadline import current_deadline
-from serving.status import DETAILS_KEY
+from serving.errors import InvalidRequest, RagError
+from serving.status import DETAILS_KEY, item_status
 
 _Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -24,7 +30,7 @@ _HOP_KEYS = frozenset({"user-agent", "content-type", "te", "x-request-id"})
 _END_TO_END = frozenset({DETAILS_KEY, "grpc-retry-pushback-ms"})
 
 
-def add_to(server: grpc.aio.Server, backend: Backend) -> None:
+def add_to(server: grpc.aio.Server, backend: Backend, generator: GeneratorClient) -> None:
     """Registers rag.v1.RetrieverService with a server, every method forwarded to the backend."""
     methods = retriever_pb2.DESCRIPTOR.services_by_name["RetrieverService"].methods
     handlers = {
@@ -33,6 +39,9 @@ def add_to(server: grpc.aio.Server, backend: Backend) -> None:
         )
         for method in methods
     }
+    channel: Any = backend.channel
+    plainly = _forward_unary(backend, channel.unary_unary(f"/{RETRIEVER_SERVICE}/Retrieve"))
+    handlers["Retrieve"] = grpc.unary_unary_rpc_method_handler(_forward_retrieve(backend, generator, plainly))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(RETRIEVER_SERVICE, handlers),))
 
 
@@ -68,6 +77,50 @@ def _forward_unary(backend: Backend, rpc: Any) -> Callable[[Any, Any], Any]:
             call.cancel()
 
     return forward
+
+
+def _forward_retrieve(backend: Backend, generator: GeneratorClient, plainly: Callable[[Any, Any], Any]) -> Any:
+    stub: Any = retriever_pb2_grpc.RetrieverServiceStub(backend.channel)
+
+    async def forward(content: bytes, context: Any) -> bytes:
+        try:
+            request = retriever_pb2.RetrieveRequest.FromString(content)
+        except DecodeError:  # The retriever says what is wrong with it.
+            return bytes(await plainly(content, context))
+        rerank = convert.likelihood_rerank(request.options, "options")
+        if rerank is None:
+            return bytes(await plainly(content, context))
+        request.options.CopyFrom(convert.retrieval_options(request.options, rerank))
+        reply = await backend.call(stub.Retrieve, request, timeout=current_deadline().timeout())
+        started = time.perf_counter()
+        for query, result in zip(request.queries, reply.results, strict=True):
+            if not result.status.code:
+                await _rerank(result, query.text, rerank, generator)
+        seconds = time.perf_counter() - started
+        reply.timings.add(stage=common_pb2.STAGE_RERANK, duration_seconds=seconds)
+        return bytes(reply.SerializeToString())
+
+    return forward
+
+
+async def _rerank(
+    result: retriever_pb2.QueryResult, question: str, rerank: LikelihoodRerank, generator: GeneratorClient
+) -> None:
+    """Reranks one query's hits where they stand; a query that cannot be, fails by itself."""
+    try:
+        if not question.strip():
+            raise InvalidRequest("query.text is empty: rerank by QUESTION_LIKELIHOOD needs it", field="query.text")
+        if not result.passages:
+            return
+        timeout = current_deadline().timeout()
+        scores = await generator.question_likelihoods(question, result.passages, timeout=timeout)
+        passages = convert.reranked(result.passages, rerank_hits(scores, rerank))
+        del result.passages[:]
+        result.passages.extend(passages)
+    except RagError as error:
+        code, message, reason = item_status(error)
+        status = common_pb2.Status(code=code, message=message, reason=reason)
+        result.CopyFrom(retriever_pb2.QueryResult(status=status))
 
 
 def _forward_stream(backend: Backend, rpc: Any) -> Callable[[Any, Any], Any]:

@@ -1,9 +1,11 @@
 """Read this first: how a question becomes a cited answer, under one deadline.
 
-    question ─► retrieve ─► (none? NO_PASSAGES) ─► generate ─► cite by posterior ─► (unsure? ABSTAINED) ─► answer
+    question ─► retrieve (─► rerank) ─► (none? NO_PASSAGES) ─► generate (─► rank the candidates)
+                                                            ─► cite by posterior ─► (unsure? ABSTAINED) ─► answer
 
 The pipeline knows stages, time and citations. It knows neither gRPC nor the contract: what the stages say beyond that
-travels through it unread. What passes between the stages is in `stages.py`; who carries it is in `clients.py`.
+travels through it unread. What passes between the stages is in `stages.py`; who carries it is in `clients.py`. Where an
+answer cache is configured, an equal question goes from its first step to its last.
 """
 
 import math
@@ -14,6 +16,7 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.cache import AnswerCache
 from gateway.stages import (
     ABSTAINED,
     NO_PASSAGES,
@@ -23,6 +26,7 @@ from gateway.stages import (
     Event,
     Generation,
     Generator,
+    Made,
     Question,
     Retrieval,
     Retriever,
@@ -77,7 +81,8 @@ class Pipeline:
         observer: Observer,
         admission: Admission,
         budget: Budget,
-        min_confidence: float = 0.0,
+        min_confidence: float | None = None,
+        cache: AnswerCache | None = None,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
         """Puts the stages together.
@@ -88,12 +93,15 @@ class Pipeline:
             observer: Is told of each answer.
             admission: How many questions may be inside at once.
             budget: How time is shared out.
-            min_confidence: Answers under it are ABSTAINED, unless the question says otherwise; 0 is never.
+            min_confidence: Answers under it are ABSTAINED, unless the question says otherwise; 0 is never, None is
+                what the generator advises.
+            cache: Answers of earlier questions; None keeps none.
             new_id: Makes answer ids.
         """
         self._retriever, self._generator = retriever, generator
         self._observer, self._admission = observer, admission
         self._budget, self._min_confidence, self._new_id = budget, min_confidence, new_id
+        self._cache = cache
 
     async def answer(self, question: Question) -> Answer:
         """The whole answer at once.
@@ -115,26 +123,57 @@ class Pipeline:
         """
         with self._admission.admit():
             deadline, clock = self._budget.deadline(), _Clock()
-            retrieval, generation = Retrieval(), None
-            if question.needs_passages:
-                with clock.stage("retrieve"):
-                    timeout = _timeout(deadline, self._budget.generate_reserve + self._budget.reply_reserve)
-                    retrieval = await self._retriever.retrieve(question, timeout=timeout)
-                yield StageEnded("retrieve", clock.seconds["retrieve"])
-                yield retrieval
-            if retrieval.passages or not question.needs_passages:
-                with clock.stage("generate"):
-                    async with aclosing(self._generate(question, retrieval, deadline)) as parts:
-                        async for part in parts:
-                            if isinstance(part, Generation):
-                                generation = part
-                            else:
-                                self._count_first_token(clock)
-                                yield part
-                yield StageEnded("generate", clock.seconds["generate"])
-            answer = self._finish(question, retrieval, generation, clock)
-            self._observer.answered(answer)
-            yield answer
+            made = None
+            if self._cache is not None:
+                made = await self._cache.recall(question, timeout=self._retrieve_timeout(deadline))
+            events = self._make(question, deadline, clock) if made is None else _replay(question, made)
+            async with aclosing(events):
+                async for event in events:
+                    if isinstance(event, Made):
+                        answer = self._finish(question, event, clock)
+                        self._observer.answered(answer)
+                        yield answer
+                    else:
+                        yield event
+
+    async def _make(
+        self, question: Question, deadline: Deadline, clock: "_Clock"
+    ) -> AsyncGenerator[StageEnded | Retrieval | Delta | Made, None]:
+        """The events of the stages, and last what they made."""
+        retrieval = Retrieval()
+        if question.needs_passages:
+            with clock.stage("retrieve"):
+                retrieval = await self._retriever.retrieve(question, timeout=self._retrieve_timeout(deadline))
+            yield clock.ended("retrieve")
+            if question.rerank is not None and retrieval.passages:
+                with clock.stage("rerank"):
+                    timeout = self._retrieve_timeout(deadline)
+                    retrieval = await self._generator.rerank(question, retrieval, timeout=timeout)
+                yield clock.ended("rerank")
+            yield retrieval
+            if not retrieval.passages:
+                yield Made(retrieval, None)
+                return
+        generation = None
+        with clock.stage("generate"):
+            async with aclosing(self._generate(question, retrieval, deadline)) as parts:
+                async for part in parts:
+                    if isinstance(part, Generation):
+                        generation = part
+                    else:
+                        self._count_first_token(clock)
+                        yield part
+        yield clock.ended("generate")
+        if generation is None:
+            raise RagError("the generator ended its stream without a generation")
+        if question.ranking is not None:
+            with clock.stage("rank"):
+                timeout = _timeout(deadline, self._budget.reply_reserve)
+                generation = await self._retriever.rank(question, retrieval, generation, timeout=timeout)
+            yield clock.ended("rank")
+        if self._cache is not None:
+            self._cache.remember(question, retrieval, generation)
+        yield Made(retrieval, generation)
 
     async def _generate(
         self, question: Question, retrieval: Retrieval, deadline: Deadline
@@ -147,15 +186,11 @@ class Pipeline:
             async for part in parts:
                 yield part
 
-    def _finish(
-        self, question: Question, retrieval: Retrieval, generation: Generation | None, clock: "_Clock"
-    ) -> Answer:
-        if generation is None and (retrieval.passages or not question.needs_passages):
-            raise RagError("the generator ended its stream without a generation")
-        threshold = self._min_confidence if question.min_confidence is None else question.min_confidence
+    def _finish(self, question: Question, made: Made, clock: "_Clock") -> Answer:
+        retrieval, generation = made.retrieval, made.generation
         if generation is None:
             finish_reason = NO_PASSAGES
-        elif generation.confidence < threshold:
+        elif generation.confidence < self._threshold(question, generation):
             finish_reason = ABSTAINED
         else:
             finish_reason = generation.finish_reason
@@ -166,12 +201,28 @@ class Pipeline:
             retrieval=retrieval,
             generation=generation,
             timings=clock.total(retrieval, generation),
+            from_cache=made.from_cache,
         )
+
+    def _threshold(self, question: Question, generation: Generation) -> float:
+        if question.min_confidence is not None:
+            return question.min_confidence
+        return generation.min_confidence if self._min_confidence is None else self._min_confidence
+
+    def _retrieve_timeout(self, deadline: Deadline) -> float | None:
+        return _timeout(deadline, self._budget.generate_reserve + self._budget.reply_reserve)
 
     def _count_first_token(self, clock: "_Clock") -> None:
         if not clock.has_first_token:
             clock.has_first_token = True
             self._observer.first_token(clock.elapsed())
+
+
+async def _replay(question: Question, made: Made) -> AsyncGenerator[Retrieval | Made, None]:
+    """The events of an answer that was made before."""
+    if question.needs_passages:
+        yield made.retrieval
+    yield made
 
 
 def cite(retrieval: Retrieval, generation: Generation) -> tuple[Citation, ...]:
@@ -213,6 +264,10 @@ class _Clock:
         started = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - started
+
+    def ended(self, name: str) -> StageEnded:
+        """The event of a stage that was timed."""
+        return StageEnded(name, self.seconds[name])
 
     def total(self, retrieval: Retrieval, generation: Generation | None) -> dict[str, float]:
         """Seconds by stage: the backends' own, those of the same name added up, then the gateway's view of them."""

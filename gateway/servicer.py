@@ -14,7 +14,6 @@ from gateway.feedback import FeedbackLog
 from gateway.metrics import gateway_metrics
 from gateway.pipeline import Pipeline
 from protos.rag.v1 import common_pb2, gateway_pb2, gateway_pb2_grpc
-from serving.errors import Unimplemented
 from serving.server import build_version
 
 
@@ -56,8 +55,15 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
     async def CompareAnswers(
         self, request: gateway_pb2.CompareAnswersRequest, context: Any
     ) -> gateway_pb2.CompareAnswersResponse:
-        """Comes with index generations."""
-        raise Unimplemented("CompareAnswers is not implemented yet")
+        """One answer per index generation; they are made side by side, and the first failure ends them all."""
+        questions = convert.compared_questions(request)
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._pipeline.answer(question)) for question in questions]
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        answers = [convert.answer_response(task.result(), self._build_version) for task in tasks]
+        return gateway_pb2.CompareAnswersResponse(answers=answers)
 
     async def SendFeedback(
         self, request: gateway_pb2.SendFeedbackRequest, context: Any

@@ -32,6 +32,7 @@ from rag_client.collection_types import (
 from rag_client.enums import Rating, TextRole
 from rag_client.errors import error_from_call
 from rag_client.filters import Filter
+from rag_client.maintenance import AsyncMaintenance
 from rag_client.options import AnswerOptions, CollectionOptions, RetrievalOptions
 from rag_client.sending import Sending
 from rag_client.types import Answer, EmbeddedPassage, Event, Fusion, Passage, Query, Retrieval
@@ -40,7 +41,7 @@ Result = TypeVar("Result")
 Item = TypeVar("Item")
 
 
-class AsyncRagClient:
+class AsyncRagClient(AsyncMaintenance):
     """Talks to a gateway from one event loop; close it, or use it in an `async with` statement.
 
     Every method raises a `rag_client.errors.RagError`. `timeout` is in seconds and covers the whole call.
@@ -81,6 +82,17 @@ class AsyncRagClient:
     ) -> AsyncIterator[Event]:
         """Answers as a stream of events; the last is `FinalAnswer`. Closing the iterator cancels the answer."""
         return self._stream(calls.stream_answer(question, options), timeout)
+
+    async def compare(
+        self,
+        question: str,
+        index_generations: Sequence[int],
+        *,
+        timeout: float | None = None,
+        **options: Unpack[AnswerOptions],
+    ) -> list[Answer]:
+        """Asks 2 to 8 index generations the same question; one answer for each, in their order."""
+        return await self._run(calls.compare(question, index_generations, options), timeout)
 
     async def retrieve(
         self, query: str | Query, *, timeout: float | None = None, **options: Unpack[RetrievalOptions]
@@ -232,12 +244,12 @@ class AsyncRagClient:
             raise (sending.failure or error_from_call(error, self.target)) from None
         return call.read(reply)
 
-    async def _stream(self, call: Call[Event | None], timeout: float | None) -> AsyncIterator[Event]:
+    async def _stream(self, call: Call[Item | None], timeout: float | None) -> AsyncIterator[Item]:
         rpc = self._invoke(call, Sending.of(call.request), timeout)
         try:
             async for message in rpc:
-                if (event := call.read(message)) is not None:
-                    yield event
+                if (item := call.read(message)) is not None:
+                    yield item
         except grpc.RpcError as error:
             raise error_from_call(error, self.target) from None
         finally:

@@ -57,6 +57,13 @@ def stream_answer(question: str, options: Mapping[str, Any]) -> Call[Event | Non
     return Call("gateway", "StreamAnswer", request, convert.event)
 
 
+def compare(question: str, index_generations: Sequence[int], options: Mapping[str, Any]) -> Call[list[Answer]]:
+    """Ask several index generations the same question."""
+    fields = {**wire.answer_fields(question, options), "index_generations": index_generations}
+    request = wire.message(gateway_pb2.CompareAnswersRequest, fields)
+    return Call("gateway", "CompareAnswers", request, lambda reply: list(map(convert.answer, reply.answers)))
+
+
 def retrieve(queries: Sequence[str | Query], options: Mapping[str, Any]) -> Call[list[Retrieval]]:
     """Find passages for a batch of queries."""
     fields = {"queries": list(map(wire.query, queries)), "options": wire.only_retrieval_options(options)}
@@ -82,16 +89,21 @@ def delete(
     collection: str, ids: Sequence[str] | None, sources: Sequence[str] | None, condition: Filter | None
 ) -> Call[DeleteResult]:
     """Delete by exactly one of ids, sources and filter."""
-    if sum(each is not None for each in (ids, sources, condition)) != 1:
-        raise InvalidRequest("delete takes exactly one of ids, sources and filter", field="selector")
     request = wire.message(retriever_pb2.DeleteRequest, {"collection": collection})
+    select(request, ids, sources, condition)
+    return Call("retriever", "Delete", request, lambda reply: DeleteResult(reply.num_deleted, reply.sequence))
+
+
+def select(request: Any, ids: Sequence[str] | None, sources: Sequence[str] | None, condition: Filter | None) -> None:
+    """Sets the request's selector; exactly one must be given."""
+    if sum(each is not None for each in (ids, sources, condition)) != 1:
+        raise InvalidRequest("exactly one of ids, sources and filter selects passages", field="selector")
     if ids is not None:
         request.ids.CopyFrom(wire.message(retriever_pb2.IdList, {"ids": ids}))
     elif sources is not None:
         request.sources.CopyFrom(wire.message(retriever_pb2.SourceList, {"names": sources}))
     elif condition is not None:
         request.filter.CopyFrom(wire.filter_message(condition))
-    return Call("retriever", "Delete", request, lambda reply: DeleteResult(reply.num_deleted, reply.sequence))
 
 
 def get_passages(ids: Sequence[str], collection: str) -> Call[list[Passage]]:

@@ -6,16 +6,20 @@ import uuid
 DEFAULT_TARGET = "localhost:50050"
 DEFAULT_TIMEOUT_SECONDS = 30.0
 UPSERT_TIMEOUT_SECONDS = 600.0
+LONG_TIMEOUT_SECONDS = 86_400.0  # Of what takes as long as the collection is large.
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 READINESS = "readiness"
 _REQUEST_ID_KEY = "x-request-id"
 
-# Only UNAVAILABLE is retried: it says that nothing was done. Every RPC of the contract is idempotent but Snapshot and
-# Reencode, which this client does not call. No health checking here: a gateway that lost a backend is NOT_SERVING, yet
-# its answer says which one, and that must reach the caller.
+_NOT_REPEATED = ("CreateSnapshot", "ReencodeCollection")
+
+# Only UNAVAILABLE is retried: it says that nothing was done, or that the connection broke. Two RPCs of the contract are
+# not idempotent; the entry that names a method comes before its service's. No health checking here: a gateway that lost
+# a backend is NOT_SERVING, yet its answer says which one, and that must reach the caller.
 _SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
+        {"name": [{"service": "rag.v1.RetrieverService", "method": name} for name in _NOT_REPEATED]},
         {
             "name": [{"service": "rag.v1.GatewayService"}, {"service": "rag.v1.RetrieverService"}],
             "retryPolicy": {
@@ -25,7 +29,7 @@ _SERVICE_CONFIG = {
                 "backoffMultiplier": 2,
                 "retryableStatusCodes": ["UNAVAILABLE"],
             },
-        }
+        },
     ],
     "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
 }

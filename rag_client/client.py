@@ -30,6 +30,7 @@ from rag_client.collection_types import (
 from rag_client.enums import Rating, TextRole
 from rag_client.errors import error_from_call
 from rag_client.filters import Filter
+from rag_client.maintenance import Maintenance
 from rag_client.options import AnswerOptions, CollectionOptions, RetrievalOptions
 from rag_client.sending import Sending
 from rag_client.types import Answer, EmbeddedPassage, Event, Fusion, Passage, Query, Retrieval
@@ -38,7 +39,7 @@ Result = TypeVar("Result")
 Item = TypeVar("Item")
 
 
-class RagClient:
+class RagClient(Maintenance):
     """Talks to a gateway. Thread-safe; close it, or use it in a `with` statement.
 
     Every method raises a `rag_client.errors.RagError`. `timeout` is in seconds and covers the whole call.
@@ -80,6 +81,17 @@ class RagClient:
     ) -> Iterator[Event]:
         """Answers as a stream of events; the last is `FinalAnswer`. Closing the iterator cancels the answer."""
         return self._stream(calls.stream_answer(question, options), timeout)
+
+    def compare(
+        self,
+        question: str,
+        index_generations: Sequence[int],
+        *,
+        timeout: float | None = None,
+        **options: Unpack[AnswerOptions],
+    ) -> list[Answer]:
+        """Asks 2 to 8 index generations the same question; one answer for each, in their order."""
+        return self._run(calls.compare(question, index_generations, options), timeout)
 
     def retrieve(
         self, query: str | Query, *, timeout: float | None = None, **options: Unpack[RetrievalOptions]
@@ -227,12 +239,12 @@ class RagClient:
             raise (sending.failure or error_from_call(error, self.target)) from None
         return call.read(reply)
 
-    def _stream(self, call: Call[Event | None], timeout: float | None) -> Iterator[Event]:
+    def _stream(self, call: Call[Item | None], timeout: float | None) -> Iterator[Item]:
         rpc = self._invoke(call, Sending.of(call.request), timeout)
         try:
             for message in rpc:
-                if (event := call.read(message)) is not None:
-                    yield event
+                if (item := call.read(message)) is not None:
+                    yield item
         except grpc.RpcError as error:
             raise error_from_call(error, self.target) from None
         finally:

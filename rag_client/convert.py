@@ -109,12 +109,11 @@ def timing(message: common_pb2.StageTiming) -> types.StageTiming:
 def answer(reply: gateway_pb2.AnswerResponse) -> types.Answer:
     """An answer with its provenance and timings."""
     message = reply.answer
-    finished = choice(FinishReason, common_pb2.FinishReason, "FINISH_REASON_", message.finish_reason)
     return types.Answer(
         answer_id=message.answer_id,
         text=message.text,
         raw_text=message.raw_text,
-        finish_reason=finished or FinishReason.UNSPECIFIED,
+        finish_reason=finish_reason(message.finish_reason),
         log_probability=message.log_probability,
         confidence=message.confidence,
         model=decoding_model(message.model),
@@ -122,9 +121,7 @@ def answer(reply: gateway_pb2.AnswerResponse) -> types.Answer:
         provenance=provenance(reply.provenance),
         timings=timings(reply.timings),
         tokens=tuple(map(token, message.tokens)),
-        hypotheses=tuple(
-            types.Hypothesis(h.text, h.raw_text, h.log_probability, tuple(h.posteriors)) for h in message.hypotheses
-        ),
+        hypotheses=tuple(map(hypothesis, message.hypotheses)),
         leave_one_out=tuple(
             types.LeaveOneOut(each.passage_id, each.flips, each.exact, each.text, each.log_probability)
             for each in message.leave_one_out
@@ -132,7 +129,28 @@ def answer(reply: gateway_pb2.AnswerResponse) -> types.Answer:
         pruned_prior_mass=message.pruned_prior_mass,
         num_new_tokens=message.num_new_tokens,
         num_input_tokens=message.num_input_tokens,
+        from_cache=message.from_cache,
     )
+
+
+def hypothesis(message: common_pb2.Hypothesis) -> types.Hypothesis:
+    """A finished sequence that the decoder also considered."""
+    return types.Hypothesis(
+        text=message.text,
+        raw_text=message.raw_text,
+        log_probability=message.log_probability,
+        posteriors=tuple(message.posteriors),
+        retrieval_score=optional(message, "retrieval_score"),
+        ranking_score=optional(message, "ranking_score"),
+        confidence=message.confidence,
+        finish_reason=finish_reason(message.finish_reason),
+        num_new_tokens=message.num_new_tokens,
+    )
+
+
+def finish_reason(number: int) -> FinishReason:
+    """Why decoding ended."""
+    return choice(FinishReason, common_pb2.FinishReason, "FINISH_REASON_", number) or FinishReason.UNSPECIFIED
 
 
 def decoding_model(number: int) -> DecodingModel | None:

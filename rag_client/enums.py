@@ -18,6 +18,13 @@ class FusionMethod(StrEnum):
     RRF = "rrf"
 
 
+class RerankMethod(StrEnum):
+    """What the score of a second look at the hits is."""
+
+    CROSS_ENCODER = "cross_encoder"
+    QUESTION_LIKELIHOOD = "question_likelihood"
+
+
 class DecodingModel(StrEnum):
     """The decoder's way of combining passages."""
 

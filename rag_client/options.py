@@ -5,7 +5,7 @@ from typing import TypedDict
 
 from rag_client.enums import DecodingModel, RetrievalMode, SequenceScoring
 from rag_client.filters import Filter
-from rag_client.types import Fusion, Sampling
+from rag_client.types import CandidateRanking, Diversity, Fusion, Rerank, Sampling
 
 
 class RetrievalOptions(TypedDict, total=False):
@@ -22,6 +22,8 @@ class RetrievalOptions(TypedDict, total=False):
     num_candidates: int  #: Hits each stage contributes before fusion, up to 1,000.
     min_score: float  #: Drop hits whose final score is lower.
     num_neighbors: int  #: Passages before and after each hit, up to 5.
+    rerank: Rerank
+    diversity: Diversity  #: Passages that do not say the same twice.
     include_vectors: bool
 
 
@@ -40,6 +42,7 @@ class DecodingOptions(TypedDict, total=False):
     stop: Sequence[str]
     num_return_sequences: int
     sampling: Sampling
+    candidate_ranking: CandidateRanking
     prune_prior_mass: float  #: In [0, 1).
     early_stopping: bool
 
@@ -54,7 +57,7 @@ class ExplanationOptions(TypedDict, total=False):
 class AnswerOptions(RetrievalOptions, DecodingOptions, ExplanationOptions, total=False):
     """Everything that shapes an answer."""
 
-    min_confidence: float  #: In [0, 1]: below it the answer is empty and its finish reason ABSTAINED.
+    min_confidence: float  #: In [0, 1]: below it the answer is ABSTAINED and empty. Default: the server's; 0 always answers.
 
 
 class CollectionOptions(TypedDict, total=False):

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from rag_client.enums import DecodingModel, FinishReason, FusionMethod
+from rag_client.enums import DecodingModel, FinishReason, FusionMethod, RerankMethod
 
 Vector: TypeAlias = npt.NDArray[np.float32]  #: One embedding, float32 (D,).
 Value: TypeAlias = str | int | float | bool | tuple[str, ...]  #: One metadata value.
@@ -76,6 +76,33 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class CandidateRanking:
+    """Generate several answers, then let the retriever's encoder choose: the weighted sum of two logarithms decides."""
+
+    num_candidates: int  #: 2 to 16.
+    generation_weight: float | None = None  #: Of log p(c|x). Default 1.
+    retrieval_weight: float | None = None  #: Of log sum_i exp(s(x + c, d_i) / tau). Default 1.
+
+
+@dataclass(frozen=True, slots=True)
+class Rerank:
+    """A second look at the hits before the best are returned.
+
+    "question_likelihood" wants a generator that was taught to write questions; the default one makes rankings worse.
+    """
+
+    method: RerankMethod | str
+    num_candidates: int = 0  #: Hits that are read again, up to 100; 0 is the server's choice.
+
+
+@dataclass(frozen=True, slots=True)
+class Diversity:
+    """Maximal marginal relevance: each passage is chosen for its score and against those chosen before it."""
+
+    relevance: float | None = None  #: What the score weighs against novelty, in [0, 1]. Default 0.7.
+
+
+@dataclass(frozen=True, slots=True)
 class StageTiming:
     """How long one stage took; `stage` is e.g. "retrieve", "generate", "total"."""
 
@@ -96,6 +123,7 @@ class Provenance:
     generator: str = ""
     generator_digest: str = ""
     build_version: str = ""
+    collection_state: str = ""  #: Two retrievals of the same state and options find the same.
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,7 +137,7 @@ class RetrievedPassage:
     dense_score: float | None = None
     lexical_score: float | None = None
     rerank_score: float | None = None
-    neighbors: tuple[Passage, ...] = ()
+    neighbors: tuple[Passage, ...] = ()  #: Those before and after it in its source, in order.
     vector: Vector | None = None
 
 
@@ -155,6 +183,11 @@ class Hypothesis:
     raw_text: str
     log_probability: float
     posteriors: tuple[float, ...] = ()
+    retrieval_score: float | None = None  #: Candidate ranking: log sum_i exp(s(x + c, d_i) / tau).
+    ranking_score: float | None = None  #: Candidate ranking: the weighted sum that chose.
+    confidence: float = 0.0
+    finish_reason: FinishReason = FinishReason.UNSPECIFIED
+    num_new_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +221,7 @@ class Answer:
     pruned_prior_mass: float = 0.0
     num_new_tokens: int = 0
     num_input_tokens: int = 0
+    from_cache: bool = False  #: Decoded for an earlier, equal question.
 
     @property
     def is_answered(self) -> bool:

@@ -1,6 +1,7 @@
 """The client's values → wire messages. What cannot be expressed on the wire is refused here, naming the field."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,7 +13,17 @@ from rag_client import options
 from rag_client.collection_types import CollectionSettings, Source
 from rag_client.errors import InvalidRequest
 from rag_client.filters import AllOf, AnyOf, Equals, Filter, In, Not, Range
-from rag_client.types import EmbeddedPassage, Fusion, Passage, Query, Sampling, Value
+from rag_client.types import (
+    CandidateRanking,
+    Diversity,
+    EmbeddedPassage,
+    Fusion,
+    Passage,
+    Query,
+    Rerank,
+    Sampling,
+    Value,
+)
 
 WireMessage = TypeVar("WireMessage", bound=Message)
 
@@ -68,6 +79,10 @@ def retrieval_options(given: Mapping[str, Any]) -> common_pb2.RetrievalOptions:
     fields["mode"] = number(common_pb2.RetrievalMode, "RETRIEVAL_MODE_", fields.get("mode"), field="mode")
     fields["filter"] = filter_message(fields["filter"]) if fields.get("filter") is not None else None
     fields["fusion"] = fusion(fields.get("fusion"))
+    given_rerank: Rerank | None = fields.get("rerank")
+    fields["rerank"] = given_rerank and rerank(given_rerank)
+    diversity: Diversity | None = fields.get("diversity")
+    fields["diversity"] = diversity and message(common_pb2.Diversity, asdict(diversity))
     return message(common_pb2.RetrievalOptions, fields)
 
 
@@ -85,11 +100,16 @@ def decoding_options(given: Mapping[str, Any]) -> common_pb2.DecodingOptions:
         common_pb2.SequenceScoring, "SEQUENCE_SCORING_", fields.get("sequence_scoring"), field="sequence_scoring"
     )
     sampling: Sampling | None = fields.get("sampling")
-    fields["sampling"] = sampling and message(
-        common_pb2.Sampling,
-        {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p, "seed": sampling.seed},
-    )
+    fields["sampling"] = sampling and message(common_pb2.Sampling, asdict(sampling))
+    ranking: CandidateRanking | None = fields.get("candidate_ranking")
+    fields["candidate_ranking"] = ranking and message(common_pb2.CandidateRanking, asdict(ranking))
     return message(common_pb2.DecodingOptions, fields)
+
+
+def rerank(given: Rerank) -> common_pb2.Rerank:
+    """How hits are read again."""
+    method = number(common_pb2.Rerank.Method, "METHOD_", given.method, field="rerank.method")
+    return message(common_pb2.Rerank, {"method": method, "num_candidates": given.num_candidates})
 
 
 def fusion(given: Fusion | None) -> common_pb2.Fusion | None:

@@ -124,13 +124,6 @@ async def test_what_comes_later_is_refused_by_name(house, request_, name):
     assert name in caught.value.details()
 
 
-async def test_comparing_answers_is_refused_by_name(house):
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await house.answers.CompareAnswers(gateway_pb2.CompareAnswersRequest(question="q"))
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert "CompareAnswers" in caught.value.details()
-
-
 async def test_a_refusal_of_the_retriever_keeps_its_meaning_in_the_askers_own_fields(house):
     async def refuse():
         raise InvalidRequest("options.top_k must be 1 to 100, not 0", field="options.top_k", reason="TOO_SMALL")

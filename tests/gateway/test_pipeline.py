@@ -1,10 +1,11 @@
 import asyncio
 import math
+from dataclasses import replace
 
 import pytest
 
 from gateway.pipeline import Budget, Pipeline, cite
-from gateway.stages import Answer, Delta, Generation, Question, Retrieval
+from gateway.stages import Answer, Delta, Generation, Made, Question, Retrieval
 from serving.admission import Admission
 from serving.errors import Overloaded, RagError
 
@@ -78,12 +79,24 @@ async def test_the_first_token_is_timed_once():
 
 
 @pytest.mark.parametrize(
-    ("configured", "asked", "finish_reason"),
-    [(0.0, None, "length"), (0.6, None, "abstained"), (0.6, 0.0, "length"), (0.0, 0.6, "abstained")],
+    ("advised", "configured", "asked", "finish_reason"),
+    [
+        (0.0, 0.0, None, "length"),
+        (0.0, 0.6, None, "abstained"),
+        (0.0, 0.6, 0.0, "length"),
+        (0.0, 0.0, 0.6, "abstained"),
+        (0.6, None, None, "abstained"),
+        (0.4, None, None, "length"),
+        (0.6, 0.0, None, "length"),
+        (0.6, None, 0.0, "length"),
+    ],
 )
-async def test_the_questions_threshold_goes_before_the_gateways(configured, asked, finish_reason):
+async def test_the_questions_threshold_goes_before_the_gateways_and_that_before_the_generators(
+    advised, configured, asked, finish_reason
+):
     question = Question("q", options=None, min_confidence=asked)
-    answer = await Stages(decoded(1.0, 0.0, 0.0)).pipeline(min_confidence=configured).answer(question)
+    generation = replace(decoded(1.0, 0.0, 0.0), min_confidence=advised)
+    answer = await Stages(generation).pipeline(min_confidence=configured).answer(question)
     assert answer.finish_reason == finish_reason
 
 
@@ -111,3 +124,24 @@ async def test_a_cancelled_question_gives_its_room_back():
     await asyncio.gather(first, return_exceptions=True)
     stages.gate.set()
     assert (await pipeline.answer(QUESTION)).has_text
+
+
+class Remembers:
+    """A cache that knows the answer to everything."""
+
+    def __init__(self):
+        self.timeouts = []
+
+    async def recall(self, question, *, timeout):
+        self.timeouts.append(timeout)
+        return Made(FOUND, decoded(1.0, 0.0, 0.0), from_cache=True)
+
+
+async def test_a_cached_answer_takes_room_and_is_looked_up_under_the_deadline():
+    stages, cache, room = Stages(), Remembers(), Admission(1, max_tokens=1)
+    pipeline = Pipeline(stages, stages, observer=stages, admission=room, budget=Budget(20.0), cache=cache)
+    with room.admit(), pytest.raises(Overloaded):
+        await pipeline.answer(QUESTION)
+    assert cache.timeouts == []
+    assert (await pipeline.answer(QUESTION)).from_cache
+    assert 0 < cache.timeouts[0] < 20.0

@@ -97,6 +97,13 @@ class FakeGateway(gateway_pb2_grpc.GatewayServiceServicer):
         yield gateway_pb2.StreamAnswerResponse(delta=generator_pb2.TokenDelta(text="is"))
         yield gateway_pb2.StreamAnswerResponse(final=answer_response())
 
+    async def CompareAnswers(self, request: Any, context: Any) -> gateway_pb2.CompareAnswersResponse:
+        self._saw(request, context)
+        answers = [answer_response() for _ in request.index_generations]
+        for answer, generation in zip(answers, request.index_generations, strict=True):
+            answer.provenance.index_generation = generation
+        return gateway_pb2.CompareAnswersResponse(answers=answers)
+
     async def SendFeedback(self, request: Any, context: Any) -> gateway_pb2.SendFeedbackResponse:
         self._saw(request, context)
         return gateway_pb2.SendFeedbackResponse(feedback_id="f1")

@@ -1,0 +1,103 @@
+"""Choosing among passages and among answers by their scores. Pure."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Vectors = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateWeights:
+    """What the two logarithms of candidates-then-rerank weigh."""
+
+    generation: float = 1.0
+    retrieval: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class LikelihoodRerank:
+    """How hits are reranked by log p(question | passage).
+
+    Attributes:
+        num_candidates: Hits that are read again.
+        top_k: Hits kept.
+        min_score: Hits of a lower log-likelihood are dropped.
+        temperature: Of the prior.
+    """
+
+    num_candidates: int
+    top_k: int
+    min_score: float = -math.inf
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RankedCandidate:
+    """A candidate answer by its place among those generated."""
+
+    index: int
+    retrieval_score: float
+    ranking_score: float
+
+
+@dataclass(frozen=True, slots=True)
+class RerankedHit:
+    """A hit by its place among those retrieved."""
+
+    index: int
+    score: float
+    log_prior: float
+
+
+def retrieval_scores(
+    candidates: Vectors, passages: Vectors, *, temperature: float, is_cosine: bool
+) -> npt.NDArray[np.float64]:
+    """How well each candidate fits the passages: log sum_i exp(s(x + c, d_i) / temperature), in float64.
+
+    Args:
+        candidates: (C, D), the embedded x + c.
+        passages: (N, D), as stored: unit vectors where the metric is cosine.
+        temperature: tau of the collection.
+        is_cosine: Whether s is the cosine, else the inner product.
+
+    Returns:
+        (C,)
+    """
+    queries = candidates.astype(np.float64)
+    if is_cosine:
+        queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    return np.asarray(np.logaddexp.reduce(queries @ passages.astype(np.float64).T / temperature, axis=1))
+
+
+def rank_candidates(
+    log_probabilities: Sequence[float], scores: Sequence[float], weights: CandidateWeights
+) -> tuple[RankedCandidate, ...]:
+    """The candidates by generation * log p(c|x) + retrieval * score, best first; equal ones keep their order."""
+    ranked = [
+        RankedCandidate(index, score, weights.generation * log_probability + weights.retrieval * score)
+        for index, (log_probability, score) in enumerate(zip(log_probabilities, scores, strict=True))
+    ]
+    return tuple(sorted(ranked, key=lambda candidate: -candidate.ranking_score))
+
+
+def rerank_hits(log_likelihoods: Sequence[float], how: LikelihoodRerank) -> tuple[RerankedHit, ...]:
+    """The best hits by log p(x|d), best first; equal ones keep their order.
+
+    The prior is Bayes' rule over the hits kept, all equally likely beforehand: the log-softmax of the log-likelihoods
+    over the temperature.
+
+    Source: Sachan et al. 2022 (arXiv 2204.07496), equation 2; their mean over tokens gives the same order.
+    """
+    scores = np.array(log_likelihoods, np.float64)
+    order = np.argsort(-scores, kind="stable")[: how.top_k]
+    order = order[scores[order] >= how.min_score]
+    scaled = scores[order] / how.temperature
+    log_priors = scaled - np.logaddexp.reduce(scaled) if len(order) else scaled
+    return tuple(
+        RerankedHit(int(index), float(scores[index]), float(log_prior))
+        for index, log_prior in zip(order, log_priors, strict=True)
+    )
