@@ -18,6 +18,7 @@ from evaluation.answers import normalize_answer
 from generator_service.prompt import PromptFormat
 
 MAX_ANSWER_TOKENS = 30
+HELD_OUT_RATIO = 0.03
 _NEIGHBOURHOOD_TOKENS = 15
 
 
@@ -95,7 +96,7 @@ def read_pool(
     *,
     prompt: PromptFormat,
     sources: Sequence[Source] = DEFAULT_SOURCES,
-    held_out_ratio: float = 0.03,
+    held_out_ratio: float = HELD_OUT_RATIO,
 ) -> TrainingPool:
     """Read ``sources`` below ``data``.
 
@@ -111,7 +112,7 @@ def read_pool(
         if source.passages not in index_of:
             index_of[source.passages] = _read_passages(data / source.passages, tokenizer, prompt, passages)
         for question in _aligned(source, rows, index_of[source.passages], passages, tokenizer):
-            if _hash_unit(passages[question.passage].id) < held_out_ratio:
+            if hash_unit(passages[question.passage].id) < held_out_ratio:
                 held_out.append(question)
             else:
                 questions.extend([question] * source.repeat)
@@ -182,5 +183,6 @@ def _overlap(question_ids: tuple[int, ...], text_ids: tuple[int, ...], start: in
     return len(set(question_ids) & set(around))
 
 
-def _hash_unit(text: str) -> float:
+def hash_unit(text: str) -> float:
+    """A number in [0, 1) that depends on the text alone."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32
