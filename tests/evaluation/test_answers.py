@@ -2,7 +2,7 @@
 
 import pytest
 
-from evaluation.answers import exact_match, f1, normalize_answer
+from evaluation.answers import exact_match, f1, normalize_answer, rouge_l
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,22 @@ def test_f1_is_zero_without_overlap_or_gold_answers() -> None:
 def test_an_answer_of_articles_alone_scores_zero_f1_as_in_the_official_script() -> None:
     assert f1("the", ["the"]) == 0.0
     assert exact_match("the", ["a"]) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "golds", "value"),
+    [
+        ("police kill the gunman", ["police killed the gunman"], 0.75),  # Lin 2004: 3 of 4 words in order.
+        ("the gunman kill police", ["police killed the gunman"], 0.5),
+        ("a b c d", ["a x c"], 4 / 7),  # "a c" of 4 and 3.
+        ("Yes, it IS", ["yes it is"], 1.0),
+        ("yes", ["no", "yes sir"], 2 / 3),
+        ("", ["no"], 0.0),
+        ("…", ["…"], 0.0),
+        ("no", [], 0.0),
+    ],
+)
+def test_rouge_l_is_the_longest_common_subsequence_against_the_best_gold_answer(
+    answer: str, golds: list[str], value: float
+) -> None:
+    assert rouge_l(answer, golds) == pytest.approx(value)

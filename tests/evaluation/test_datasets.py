@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from evaluation.datasets import Gold, Question, read_questions
+from evaluation.datasets import Gold, Question, Target, read_questions
 from rag_client import Passage
 
 
@@ -20,15 +20,21 @@ def test_questions_are_read_with_every_way_of_saying_where_the_answer_stands(tmp
         {"id": "3", "question": "q3", "answers": ["a"], "source": "x.md", "section": "S", "kind": "paraphrase"},
         {"id": "4", "question": "q4", "answers": [], "source": None, "section": None, "kind": "unanswerable"},
         {"id": "5", "question": "q5", "answer_regex": "19\\d\\d"},
+        {"id": 6, "question": "q6", "label": "REFUTES", "hops": 2, "is_new": True, "context": "long " * 50, "x": [1]},
     )
-    assert read_questions(path) == [
+    questions = read_questions(path)
+    assert questions == [
         Question("1", "q1", ("a", "b"), gold=Gold(frozenset({"p1"}))),
         Question("2", "q2", ("a",), gold=Gold(frozenset({"p1", "p2"}))),
-        Question("3", "q3", ("a",), gold=Gold(source="x.md", section="S"), kind="paraphrase"),
-        Question("4", "q4", kind="unanswerable"),
+        Question(
+            "3", "q3", ("a",), gold=Gold(source="x.md", section="S"), tags={"source": "x.md", "kind": "paraphrase"}
+        ),
+        Question("4", "q4", tags={"kind": "unanswerable"}),
         Question("5", "q5", answer_regex="19\\d\\d"),
+        Question("6", "q6", label="REFUTES", tags={"hops": "2", "is_new": "true"}),
     ]
-    assert [question.is_answerable for question in read_questions(path)] == [True, True, True, False, True]
+    assert [each.target for each in questions] == [Target.STRINGS] * 3 + [Target.NONE, Target.REGEX, Target.LABEL]
+    assert [each.golds for each in questions[3:]] == [(), ("19\\d\\d",), ("REFUTES",)]
 
 
 def test_compressed_questions_are_read_alike(tmp_path):
@@ -38,11 +44,25 @@ def test_compressed_questions_are_read_alike(tmp_path):
     assert read_questions(path) == [Question("1", "Ünïcode?", ("ä",))]
 
 
-@pytest.mark.parametrize("bad", ["{", '{"id": "2"}', '{"id": "1", "question": "again"}', "[]"])
-def test_a_line_that_is_no_question_is_named(tmp_path, bad):
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        ("{", "Invalid JSON"),
+        ("[]", "object"),
+        ('{"id": "2"}', "question: Field required"),
+        ('{"id": "2", "question": ""}', "question: String should have at least 1 character"),
+        ('{"id": "2", "question": "q", "answers": "Paris"}', "answers: Input should be a valid array"),
+        ('{"id": "2", "question": "q", "answers": ["a", null]}', "answers.1: Input should be a valid string"),
+        ('{"id": "2", "question": "q", "answer_regex": "("}', r"answer_regex: missing \)"),
+        ('{"id": "2", "question": "q", "answers": ["a"], "label": "b"}', "label: not together with answers"),
+        ('{"id": "2", "question": "q", "anwsers": ["a"]}', "anwsers: did you mean answers?"),
+        ('{"id": "1", "question": "again"}', "id '1' comes twice"),
+    ],
+)
+def test_a_line_that_is_no_question_is_told_with_its_number_and_field(tmp_path, bad, why):
     path = tmp_path / "questions.jsonl"
     path.write_text('{"id": "1", "question": "q"}\n' + bad, encoding="utf-8")
-    with pytest.raises(ValueError, match="line 2"):
+    with pytest.raises(ValueError, match=rf"line 2: .*{why}"):
         read_questions(path)
 
 

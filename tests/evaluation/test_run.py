@@ -6,25 +6,40 @@ from rich.console import Console
 
 from evaluation import run
 from evaluation.datasets import Gold, Question
-from evaluation.run import EvaluationSettings, evaluate, judge
+from evaluation.report import make_report
+from evaluation.results import read_run
+from evaluation.run import EvaluationSettings, to_result
+from evaluation.scores import is_right
 from rag_client import (
     Answer,
+    Citation,
+    Collection,
+    CollectionSettings,
     FinishReason,
     Fusion,
+    GatewayInfo,
+    GeneratorInfo,
+    ModelInfo,
     Passage,
     Provenance,
     Retrieval,
     RetrievalMode,
     RetrievedPassage,
+    ServiceInfo,
     StageTiming,
     field,
 )
 from rag_client.errors import InvalidRequest, NotReady, Overloaded
 
+
+def evaluate(settings, console):
+    return make_report(run.evaluate(settings, console))
+
+
 ANSWERS = {"q1": "The Paris", "q2": "Rome", "q3": ""}
 
 
-def answer_of(text):
+def answer_of(text, *cited):
     return Answer(
         answer_id="a",
         text=text,
@@ -33,7 +48,7 @@ def answer_of(text):
         log_probability=-1.0,
         confidence=0.5,
         model=None,
-        citations=(),
+        citations=tuple(Citation(hit, prior=0.4, posterior=0.6) for hit in cited),
         provenance=Provenance(generator="g"),
         timings=(StageTiming("generate", 0.25),),
     )
@@ -50,7 +65,7 @@ class FakeGateway:
     """Stands in for AsyncRagClient; fails once for each error that is set for a question."""
 
     def __init__(self):
-        self.asked, self.depths, self.failures = [], [], {}
+        self.asked, self.depths, self.failures, self.generator = [], [], {}, "g"
 
     def __call__(self, target, timeout):
         return self
@@ -60,6 +75,13 @@ class FakeGateway:
 
     async def __aexit__(self, *error):
         pass
+
+    async def info(self):
+        service = ServiceInfo("x", "1", None, ())
+        return GatewayInfo(service, None, GeneratorInfo(service, ModelInfo(self.generator), "", ()))
+
+    async def describe_collection(self, name):
+        return Collection(CollectionSettings(name), ModelInfo("e"), 2, 1, 7, 0, "", "", None, None, None)
 
     async def retrieve(self, text, *, top_k, **options):
         self.depths.append(top_k)
@@ -145,21 +167,45 @@ def test_a_limit_takes_the_first_questions_alone(gateway, settings):
     assert evaluate(limited, quiet()).counts["questions"] == 1
 
 
-def test_a_judgement_keeps_what_the_report_needs():
-    question = Question("1", "q", ("Paris",), gold=Gold(frozenset({"p1"})), kind="verbatim")
-    result = judge(question, answer_of("the Paris"), retrieval_of("x", "in Paris"), latency_seconds=0.5)
-    assert (result.exact_match, result.f1) == (1.0, 1.0)
+def test_what_is_asked_again_after_the_system_or_the_questions_changed_is_refused(gateway, settings):
+    evaluate(settings, quiet())
+    gateway.generator = "other"
+    with pytest.raises(ValueError, match=r"other settings \(system\)"):
+        evaluate(settings, quiet())
+    gateway.generator = "g"
+    text = settings.questions.read_text(encoding="utf-8")
+    settings.questions.write_text(text.replace("Paris", "London"), encoding="utf-8")
+    with pytest.raises(ValueError, match="another question '1'"):
+        evaluate(settings, quiet())
+
+
+def test_the_file_holds_what_the_run_gives(gateway, settings):
+    finished = run.evaluate(settings, quiet())
+    kept = read_run(settings.results)
+    assert sorted(kept.results, key=lambda result: result.id) == list(finished.results)
+    assert kept.settings["system"]["num_passages"] == 2
+
+
+def test_a_result_keeps_what_the_report_needs():
+    question = Question("1", "q", ("Paris",), gold=Gold(frozenset({"p1"})), tags={"kind": "verbatim"})
+    found = retrieval_of("x", "in Paris " + "y" * 1000)
+    answer = answer_of("the Paris", found.passages[1])
+    result = to_result(question, answer, found, latency_seconds=0.5)
+    assert result.is_of(question)
     assert (result.gold_flags, result.answer_flags) == ([False, True], [False, True])
     assert result.stage_seconds == {"generate": 0.25}
     assert result.provenance["generator"] == "g"
+    (cited,) = result.cited
+    assert (cited.id, cited.posterior, cited.is_gold, cited.has_answer, len(cited.text)) == ("p1", 0.6, True, True, 500)
 
 
-def test_regex_answers_are_judged_by_the_regex():
+def test_passages_are_searched_by_the_regex_where_there_is_one():
     question = Question("1", "q", answer_regex="19[45]5")
-    result = judge(question, answer_of("in 1945"), retrieval_of("1955", "1965"), latency_seconds=0.1)
-    assert (result.exact_match, result.answer_flags, result.gold_flags) == (1.0, [True, False], None)
+    result = to_result(question, answer_of("in 1945"), retrieval_of("1955", "1965"), latency_seconds=0.1)
+    assert (is_right(result), result.answer_flags, result.gold_flags) == (1.0, [True, False], None)
 
 
-def test_an_unanswerable_question_has_no_answer_strings_to_find():
-    result = judge(Question("1", "q"), answer_of(""), retrieval_of("x"), latency_seconds=0.1)
-    assert (result.is_answerable, result.is_answered, result.answer_flags) == (False, False, None)
+@pytest.mark.parametrize("question", [Question("1", "q"), Question("1", "q", label="REFUTES")])
+def test_an_unanswerable_question_and_a_class_have_no_answer_strings_to_find(question):
+    result = to_result(question, answer_of(""), retrieval_of("x"), latency_seconds=0.1)
+    assert (result.is_answered, result.answer_flags) == (False, None)
