@@ -8,7 +8,7 @@ PROTOS := protos/rag/v1/common.proto protos/rag/v1/retriever.proto protos/rag/v1
 export HF_HUB_OFFLINE ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo install protos lint types contracts drift test test-slow check check-deploy clean
+.PHONY: demo install protos lint types contracts drift test test-slow check check-deploy bench-generator bench-generator-gpu clean
 
 demo: install            ## start the three services, ingest the sample knowledge base, ask, stop
 	$(BIN)/rag demo
@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --upgrade 'pip>=25.1'
-	$(PIP) install --constraint constraints.txt --editable '.[cpu]'
+	$(PIP) install --constraint constraints.txt --editable '.[cpu,report]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
@@ -45,16 +45,16 @@ contracts: $(VENV)/.installed-dev ## the import directions of docs/architecture.
 drift: protos                    ## committed stubs are what the .proto files generate
 	git diff --exit-code --stat -- protos
 
-test: $(VENV)/.installed-dev
-	$(BIN)/pytest -m 'not slow'
-
-test-slow: $(VENV)/.installed-dev
-	$(BIN)/pytest -m slow
+test test-slow: $(VENV)/.installed-dev
+	$(BIN)/pytest -m '$(if $(findstring slow,$@),slow,not slow)'
 
 check: lint types contracts drift test
 
 check-deploy: $(VENV)/.installed-dev ## with kubectl, promtool, podman where they are
 	deploy/check.sh
+
+bench-generator bench-generator-gpu: $(VENV)/.installed-dev ## ours against transformers, and docs/performance.md
+	$(BIN)/python -m benchmarks.generator $(if $(findstring gpu,$@),--device cuda) && $(BIN)/python -m benchmarks.generator.report
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -20,8 +20,9 @@ from rich.console import Console
 
 from benchmarks.machine import RESULTS, ROOT, describe
 from cli.running import running_services
-from evaluation.report import print_report
+from evaluation.report import make_report
 from evaluation.run import EvaluationSettings, evaluate
+from evaluation.tables import print_report
 from rag_client import AnswerOptions, RagClient
 
 SHARED_DATA = Path(os.environ.get("RAG_SHARED_DATA", ROOT.parent / "shared" / "data"))
@@ -52,7 +53,7 @@ def main() -> None:
         settings = EvaluationSettings(
             questions, results, target=gateway, options=options, concurrency=arguments.callers
         )
-        report = evaluate(settings)
+        report = make_report(evaluate(settings))
     print_report(report, Console())
     if report.counts["errors"]:
         raise SystemExit(f"{report.counts['errors']} questions failed: see {results}")

@@ -7,11 +7,12 @@ import platform
 import shlex
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+_PACKAGES = ("torch", "transformers", "grpcio", "faiss-cpu", "faiss-gpu", "tantivy")
 
 
 def describe() -> dict[str, object]:
@@ -22,11 +23,19 @@ def describe() -> dict[str, object]:
             "cores": os.cpu_count(),
             "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
             "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "transformers", "grpcio", "faiss-cpu", "tantivy")},
+            **{name: version(name) for name in _PACKAGES if _is_installed(name)},
         },
         "commit": _commit(),
         "command": shlex.join(["python", "-m", *_module(), *sys.argv[1:]]),
     }
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def _processor() -> str:
@@ -47,4 +56,4 @@ def _commit() -> str:
 
 def _module() -> list[str]:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return [spec.name] if spec is not None else []
+    return [spec.name.removesuffix(".__main__")] if spec is not None else []

@@ -39,6 +39,9 @@ def render(results: Path = RESULTS) -> str:
     path = results / "default_model.json"
     if path.exists():
         parts.append(_default_model(json.loads(path.read_text())))
+    path = results / "generator_cpu.json"
+    if path.exists():
+        parts.append(_generator(json.loads(path.read_text())))
     return "\n\n".join(parts)
 
 
@@ -121,6 +124,36 @@ def _default_model(result: Mapping[str, Any]) -> str:
     lines += [
         "",
         f"{100 * same['squad-dev']:.1f} % of {same['num_questions']:,} answers are the same with either weights.",
+    ]
+    return "\n".join(lines)
+
+
+def _generator(result: Mapping[str, Any]) -> str:
+    """Ours against transformers in the shape of bart-base, where both precisions have a goal."""
+    shape = "bart-base: "
+    found: dict[str, dict[str, Any]] = {}
+    for row in result["rows"]:
+        precision = row["variant"].removesuffix("_cached")
+        if row["name"].startswith(shape) and row["unit"] == "x" and row["better"] == "higher" and precision != "plain":
+            found.setdefault(row["name"].removeprefix(shape), {})[precision] = row
+    judged = [row for row in result["rows"] if row["is_met"] is not None]
+    num_met = sum(row["is_met"] for row in judged)
+    lines = [
+        "**Generation against transformers' RAG models** (random weights in the shape of bart-base, 5 passages of 200 "
+        "tokens, CPU time of one thread)",
+        "",
+        "| | transformers, float32 | float32, same ids | bfloat16 |",
+        "|---|---|---|---|",
+    ]
+    for name, rows in found.items():
+        ours = " | ".join(f"{rows[p]['ours_ms']:,.0f} ms ({rows[p]['value']:.1f}×)" for p in ("fp32", "bf16"))
+        lines.append(f"| {name} | {rows['fp32']['peer_ms']:,.0f} ms | {ours} |")
+    machine = result["machine"]
+    lines += [
+        "",
+        f"{num_met} of {len(judged)} goals are met; [docs/performance.md](docs/performance.md) has them all, with "
+        f"scaling curves. {machine['processor']}, {machine['cores']} cores; commit {result['commit']}."
+        + (f" {result['note']}" if "note" in result else ""),
     ]
     return "\n".join(lines)
 

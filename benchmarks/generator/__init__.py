@@ -1,0 +1,1 @@
+"""The generation engine against transformers: `python -m benchmarks.generator`, shown in docs/performance.md."""
