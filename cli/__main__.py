@@ -17,7 +17,19 @@ _COMMANDS = {
     "status": ("cli.status", "show the services: health, models, indexes, limits"),
     "collections": ("cli.collection", "list, create, describe, configure or drop collections"),
     "sources": ("cli.sources", "list the sources of a collection"),
+    "patch": ("cli.patch", "change metadata of passages"),
+    "delete": ("cli.purge", "take passages or sources out; snapshots keep them"),
+    "purge": ("cli.purge", "erase passages or sources for good, from snapshots too"),
+    "snapshot": ("cli.snapshot", "freeze a collection's state, serve it, roll back, compare"),
+    "reencode": ("cli.reencode", "build another encoder's vectors while the present ones serve"),
+    "export": ("cli.export", "write a collection to a file"),
+    "import": ("cli.import_", "read a file of `rag export` into a collection"),
+    "backup": ("cli.backup", "copy all collections of this machine, also while they are served"),
+    "restore": ("cli.backup", "put the collections of a backup into an empty data directory"),
     "evaluate": ("cli.evaluate", "measure answers and retrieval on questions with known answers"),
+    "evaluate compare": ("cli.evaluate_compare", "compare two runs of `rag evaluate` question by question"),
+    "evaluate report": ("cli.evaluate_report", "report on the results of `rag evaluate` once more"),
+    "tune": ("cli.tune", "fit a collection's fusion and temperature to questions with known answers"),
     "train": ("cli.train", "train a model"),
     "demo": ("cli.demo", "start, ingest the sample knowledge base, ask five questions, stop"),
 }
@@ -25,7 +37,7 @@ _COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0, 1 for a failure told in one line, 2 for wrong usage."""
-    given = list(sys.argv[1:] if argv is None else argv)
+    given = _with_joined_name(list(sys.argv[1:] if argv is None else argv))
     parser = argparse.ArgumentParser(prog="rag", description="Ask questions, get cited answers.", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     chosen = next((word for word in given if not word.startswith("-")), None)
@@ -48,6 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("rag: interrupted", file=sys.stderr)
         return 130
+
+
+def _with_joined_name(words: list[str]) -> list[str]:
+    """Makes one word of a command that has two, such as "evaluate compare"."""
+    name = " ".join(words[:2])
+    return [name, *words[2:]] if name in _COMMANDS else words
 
 
 if __name__ == "__main__":

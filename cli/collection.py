@@ -6,7 +6,7 @@ from rich.table import Table
 
 from cli.render import make_console, print_json
 from cli.session import add_connection_arguments, connected
-from rag_client import Collection, CollectionOptions, Fusion, FusionMethod, RagClient
+from rag_client import Collection, CollectionOptions, Fusion, FusionMethod, LexicalScoring, RagClient
 
 _TYPES = ("string", "int", "double", "bool")
 
@@ -23,7 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     create.add_argument(
         "--field", action="append", default=[], type=_field, metavar="NAME:TYPE", help="metadata that filters may name"
     )
+    create.add_argument(
+        "--lexical-scoring", choices=[scoring.value for scoring in LexicalScoring], help="(default: bm25)"
+    )
     create.add_argument("--language", help="of stemming: english (default), german, ..., none")
+    create.add_argument("--index-factory", metavar="STRING", help="of FAISS, as HNSW32 (default: chosen by size)")
     configure = _json(_named(actions.add_parser("configure", help="change temperature and fusion")))
     configure.add_argument("--fusion", choices=[method.value for method in FusionMethod])
     configure.add_argument("--dense-weight", type=float, metavar="W")
@@ -63,7 +67,7 @@ def _list(collections: list[Collection], *, as_json: bool) -> None:
 
 def _create(client: RagClient, arguments: argparse.Namespace) -> Collection:
     options = CollectionOptions(filterable_fields=dict(arguments.field))
-    for name in ("metric", "encoder", "language", "temperature"):
+    for name in ("metric", "encoder", "lexical_scoring", "language", "index_factory", "temperature"):
         if (value := getattr(arguments, name)) is not None:
             options[name] = value
     return client.create_collection(arguments.name, **options)

@@ -14,8 +14,11 @@ from rag_client.errors import InternalError, NotReady, Overloaded
 DEFAULT_COLLECTION = "default"
 
 
-def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds --address, --data-dir and --timeout."""
+_TIMEOUT_SECONDS = 120.0
+
+
+def add_connection_arguments(parser: argparse.ArgumentParser, *, has_timeout: bool = True) -> None:
+    """Adds --address, --data-dir and, but for work that takes as long as it takes, --timeout."""
     parser.add_argument("--address", metavar="HOST:PORT", help="the gateway (default: what `rag up` says)")
     parser.add_argument(
         "--data-dir",
@@ -23,7 +26,9 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_DATA_DIR,
         help="of `rag up`, to find its gateway (default: %(default)s)",
     )
-    parser.add_argument("--timeout", type=_seconds, default=120.0, metavar="SECONDS", help="for one call (%(default)s)")
+    parser.set_defaults(timeout=_TIMEOUT_SECONDS)
+    if has_timeout:
+        parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="for one call (%(default)s)")
 
 
 def add_collection_argument(parser: argparse.ArgumentParser) -> None:

@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", metavar="NAME_OR_PATH", help="generator checkpoint (default: the one shipped)")
     parser.add_argument("--encoder", metavar="NAME_OR_PATH", help="query encoder (default: all-MiniLM-L6-v2)")
+    parser.add_argument("--reranker", metavar="NAME_OR_PATH", help="cross-encoder for --rerank cross-encoder")
     parser.add_argument(
         "--port", type=_port, help=f"of the gateway (default: {DEFAULT_PORTS['gateway']}); 0: free ports for all"
     )
@@ -96,7 +97,11 @@ def _commands(arguments: argparse.Namespace, data_dir: Path) -> list[Command]:
             "generator": address["generator"],
             "feedback-path": str(data_dir / "feedback.jsonl"),
         },
-        "retriever": {"data-dir": str(data_dir / "retriever"), "encoder": arguments.encoder},
+        "retriever": {
+            "data-dir": str(data_dir / "retriever"),
+            "encoder": arguments.encoder,
+            "reranker": arguments.reranker,
+        },
         "generator": {"model": arguments.model},
     }
     modules = {"gateway": "gateway", "retriever": "retriever_service", "generator": "generator_service"}

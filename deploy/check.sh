@@ -39,7 +39,7 @@ image() { # BUILDER: "docker" or "podman" or "buildah"
     ${TORCH_INDEX_URL:+--build-arg "TORCH_INDEX_URL=$TORCH_INDEX_URL"} .
 }
 
-for folder in base overlays/local; do
+for folder in base overlays/local overlays/replicas overlays/elasticsearch overlays/milvus; do
   if_there kubectl "kustomize $folder" valid_manifests "deploy/kustomize/$folder"
 done
 command -v kubernetes-validate >/dev/null || missing+=("kubernetes-validate (schemas)")
@@ -48,6 +48,10 @@ if_there promtool "prometheus rules" promtool test rules deploy/prometheus/rules
 if_there hadolint "Dockerfile" hadolint deploy/docker/Dockerfile
 if docker compose version >/dev/null 2>&1; then
   check "compose file" docker compose -f deploy/compose/compose.yaml config --quiet
+  for backend in elasticsearch milvus; do
+    check "compose file with $backend" env ELASTIC_PASSWORD=x \
+      docker compose -f deploy/compose/compose.yaml -f "deploy/compose/$backend.yaml" config --quiet
+  done
 else
   missing+=("docker compose (compose file)")
 fi

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway import passthrough
+from gateway.backends import Backends
 from gateway.cache import AnswerCache
-from gateway.clients import RETRIEVER_SERVICE, Backends, GeneratorClient, RetrieverClient
+from gateway.clients import RETRIEVER_SERVICE, GeneratorClient, RetrieverClient
 from gateway.config import GatewayConfig
 from gateway.feedback import FeedbackLog
 from gateway.metrics import gateway_metrics
@@ -61,6 +62,7 @@ def build(config: GatewayConfig) -> Gateway:
     backends = Backends(
         config.retriever,
         config.generator,
+        config.retriever_writer,
         max_message_bytes=config.transport.max_message_bytes,
         on_error=metrics.downstream_error,
     )
@@ -88,7 +90,7 @@ def build(config: GatewayConfig) -> Gateway:
         ),
         Service(
             RETRIEVER_SERVICE,
-            lambda server: passthrough.add_to(server, backends.retriever, generator),
+            lambda server: passthrough.add_to(server, backends.retriever, backends.writer, generator),
             follows_canary=False,
         ),
     )

@@ -5,7 +5,6 @@ A failed call becomes the error it stands for, with the fields of the caller's o
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
@@ -231,30 +230,6 @@ class GeneratorClient:
             self._backend, self._stub, generator_pb2.GeneratorServiceGetInfoRequest()
         )
         return reply
-
-
-class Backends:
-    """Both services behind the gateway."""
-
-    def __init__(
-        self, retriever: str, generator: str, *, max_message_bytes: int, on_error: Callable[[str, str], None]
-    ) -> None:
-        """Prepares both channels; see `Backend`."""
-        limits: dict[str, Any] = {"max_message_bytes": max_message_bytes, "on_error": on_error}
-        self.retriever = Backend("retriever", retriever, RETRIEVER_SERVICE, **limits)
-        self.generator = Backend("generator", generator, GENERATOR_SERVICE, **limits)
-
-    async def check(self) -> None:
-        """Both are SERVING.
-
-        Raises:
-            NotReady: Says which one is not.
-        """
-        await asyncio.gather(self.retriever.check(), self.generator.check())
-
-    async def close(self) -> None:
-        """Closes both channels."""
-        await asyncio.gather(self.retriever.close(), self.generator.close())
 
 
 async def _info(backend: Backend, stub: Any, request: Any) -> Any:

@@ -35,6 +35,10 @@ class GatewayConfig(ServiceConfig):
     retriever: str = "localhost:50051"
     """Address of the retriever, e.g. dns:///retriever:50051 for every replica behind a headless Service."""
 
+    retriever_writer: str = ""
+    """Address of the retriever that takes writes, where `retriever` is its read replicas; every call but those that
+    look for passages goes there. Empty where one retriever does both."""
+
     generator: str = "localhost:50052"
     """Address of the generator."""
 

@@ -246,12 +246,10 @@ def _finish_reason(message: generator_pb2.Generation) -> str:
 
 
 def _candidates(generation: Generation) -> Sequence[common_pb2.Hypothesis]:
-    """The candidates; a generator that found but one lists none."""
     message: generator_pb2.Generation = generation.message
-    if message.hypotheses:
-        return message.hypotheses
-    names = ("text", "raw_text", "log_probability", "posteriors", "confidence", "finish_reason", "num_new_tokens")
-    return [common_pb2.Hypothesis(**{name: getattr(message, name) for name in names})]
+    if not message.hypotheses:
+        raise RagError("the generator returned no candidates")
+    return message.hypotheses
 
 
 def _timings(messages: Iterable[common_pb2.StageTiming]) -> dict[str, float]:

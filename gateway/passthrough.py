@@ -30,12 +30,19 @@ _HOP_KEYS = frozenset({"user-agent", "content-type", "te", "x-request-id"})
 _END_TO_END = frozenset({DETAILS_KEY, "grpc-retry-pushback-ms"})
 
 
-def add_to(server: grpc.aio.Server, backend: Backend, generator: GeneratorClient) -> None:
-    """Registers rag.v1.RetrieverService with a server, every method forwarded to the backend."""
+# What read replicas are for. Everything else changes collections, or is what those look at who change them.
+_LOOKING = frozenset({"Retrieve", "Embed", "GetCollectionState", "GetInfo"})
+
+
+def add_to(server: grpc.aio.Server, backend: Backend, writer: Backend, generator: GeneratorClient) -> None:
+    """Registers rag.v1.RetrieverService with a server, every method forwarded to a backend or to its writer."""
     methods = retriever_pb2.DESCRIPTOR.services_by_name["RetrieverService"].methods
     handlers = {
         method.name: _handler(
-            backend, f"/{RETRIEVER_SERVICE}/{method.name}", method.client_streaming, method.server_streaming
+            backend if method.name in _LOOKING else writer,
+            f"/{RETRIEVER_SERVICE}/{method.name}",
+            method.client_streaming,
+            method.server_streaming,
         )
         for method in methods
     }

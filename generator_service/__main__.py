@@ -56,7 +56,7 @@ def build_generator(config: GeneratorConfig) -> Generator:
         load,
         budget=Budget(**config.engine.model_dump()),
         encoder_cache_bytes=config.encoder_cache_bytes,
-        draft_tokens=config.draft_tokens if config.speculation == "lookup" else 0,
+        draft_tokens=config.draft_tokens if config.speculates else 0,
         limits=Limits(**config.limits.model_dump()),
         observer=generator_metrics(),
     )

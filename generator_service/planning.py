@@ -12,6 +12,7 @@ from generator_service.decoding.beam import BeamOptions, BeamSearch
 from generator_service.decoding.constraints import Constraints
 from generator_service.decoding.forced_beam import ForcedBeamSearch
 from generator_service.decoding.forced_words import ForcedWords
+from generator_service.decoding.fused import Fused
 from generator_service.decoding.greedy import GreedySearch, most_likely
 from generator_service.decoding.leaving_out import LeavingOut, Marginal
 from generator_service.decoding.plain_first import PlainFirst
@@ -143,7 +144,14 @@ class _Recipe:
         self, rows: Sequence[TokenIds], log_prior: Tensor, *, token_shares: bool = False, leave_one_out: bool = False
     ) -> Program[Decoded]:
         """Decodes some rows."""
+        make = functools.partial(self._program, token_shares=token_shares, leave_one_out=leave_one_out)
+        if self.decoding.model is DecodingModel.FUSION_IN_DECODER:
+            return Fused(rows, make)
+        return make(rows, log_prior)
 
+    def _program(
+        self, rows: Sequence[TokenIds], log_prior: Tensor, *, token_shares: bool, leave_one_out: bool
+    ) -> Program[Decoded]:
         def decodes(beams: BeamOptions, forced: ForcedWords) -> Program[Decoded]:
             search = functools.partial(self._search, beams, forced)
             shared: dict[str, Any] = {"num_hypotheses": self.decoding.num_hypotheses, "token_shares": token_shares}
@@ -158,7 +166,6 @@ class _Recipe:
             samples = self.decoding.num_hypotheses if self.decoding.sampling is not None else 1
             token_options = TokenProgramOptions(
                 num_rows=max(beams.num_beams, samples),
-                fuses=self.decoding.model is DecodingModel.FUSION_IN_DECODER,
                 draft_tokens=self.draft_tokens,
                 leave_one_out=leave_one_out,
                 **shared,

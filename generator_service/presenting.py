@@ -1,5 +1,6 @@
 """From token sequences to texts with their evidence. Runs off the event loop; knows no engine and no wire."""
 
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -183,32 +184,38 @@ class Deltas:
         self._plan = plan
         self._text = DeltaText(codec, plan.decoding.stop)
         self._ids: list[int] = []
-        self._pending: list[EmittedToken] = []
+        self._shares: list[TokenShare] = []
+        self._num_told = 0
 
     def push(self, tokens: Sequence[EmittedToken]) -> Delta | None:
         """The delta that these tokens make certain, if any."""
-        self._ids.extend(each.token_id for each in tokens)
-        self._pending.extend(tokens)
-        text = self._text.push(self._ids)
-        return Delta(text, self._take(self._pending[:-1])) if text else None
+        text = ""
+        for each in tokens:  # One by one: the text comes one token late.
+            self._ids.append(each.token_id)
+            self._shares.append(each.share)
+            text += self._text.push(self._ids)
+        return Delta(text, self._told(self._text.given)) if text else None
 
     def finish(self, generation: Generation) -> Delta | None:
         """The rest of the raw text, where deltas were begun."""
         if not self._ids:
             return None
         text = self._text.finish(generation.best.raw_text)
-        tokens = self._take(self._pending)
+        tokens = self._told(self._codec.decode(self._ids))
         return Delta(text, tokens) if text or tokens else None
 
-    def _take(self, tokens: Sequence[EmittedToken]) -> list[TokenAttribution]:
-        self._pending = self._pending[len(tokens) :]
+    def _told(self, given: str) -> list[TokenAttribution]:
+        """The tokens, where asked for, that are not told yet and whose text is given out."""
         if not self._plan.request.explanation.token_posteriors:
             return []
         pieces = self._codec.pieces(self._ids)
-        first = len(self._ids) - len(self._pending) - len(tokens)
+        whole = "".join(pieces)
+        length = len(given) + len(whole) - len(whole.lstrip())
+        first = self._num_told
+        self._num_told = max(first, sum(end <= length for end in itertools.accumulate(map(len, pieces))))
         return [
-            TokenAttribution(each.token_id, piece, _spread_share(each.share, self._plan.prior))
-            for each, piece in zip(tokens, pieces[first : first + len(tokens)], strict=True)
+            TokenAttribution(token, piece, _spread_share(share, self._plan.prior))
+            for token, piece, share in list(zip(self._ids, pieces, self._shares, strict=True))[first : self._num_told]
         ]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
+from torch import Tensor
 
 from generator_service.decoding.fused import Fused
 from generator_service.decoding.given import GivenScore, ScoreGiven
@@ -53,10 +53,10 @@ def plan_scoring(
                 f"{field} has {len(target)} tokens; the limit is {longest}", field=field, reason="TOO_LARGE"
             )
     model = request.model or DecodingModel.RAG_SEQUENCE
-    if model is DecodingModel.FUSION_IN_DECODER:
-        joined = [[token for row in rows for token in row]]
-        one = ScoreGiven(joined, torch.zeros(1), targets, per_token=False, max_slice_tokens=max_slice_tokens)
-        return ScoringPlan(Fused(rows, one), targets, prior, model)
-    per_token = model is DecodingModel.RAG_TOKEN
-    program = ScoreGiven(rows, prior.log_prior, targets, per_token=per_token, max_slice_tokens=max_slice_tokens)
-    return ScoringPlan(program, targets, prior, model)
+
+    def score(rows: Sequence[TokenIds], log_prior: Tensor) -> Program[list[GivenScore]]:
+        per_token = model is DecodingModel.RAG_TOKEN
+        return ScoreGiven(rows, log_prior, targets, per_token=per_token, max_slice_tokens=max_slice_tokens)
+
+    fuses = model is DecodingModel.FUSION_IN_DECODER
+    return ScoringPlan(Fused(rows, score) if fuses else score(rows, prior.log_prior), targets, prior, model)

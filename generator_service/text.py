@@ -138,13 +138,13 @@ class DeltaText:
     """Turns growing token sequences into text that is only ever appended to.
 
     A tokenizer may still change its last word when the next token comes (spaces before punctuation, half characters),
-    so text is given out one token late, as far as two successive decodings agree.
+    so text is given out one token late, as far as two successive decodings agree. `given` is all of it.
     """
 
     def __init__(self, codec: TextCodec, stop: Sequence[str]) -> None:
         self._codec = codec
         self._held_back = max((len(each) for each in stop), default=0)
-        self._given = ""
+        self.given = ""
         self._previous = ""
 
     def push(self, ids: Sequence[int]) -> str:
@@ -160,8 +160,8 @@ class DeltaText:
         return self._give(raw)
 
     def _give(self, text: str) -> str:
-        if not text.startswith(self._given):
+        if not text.startswith(self.given):
             return ""
-        new = text[len(self._given) :]
-        self._given = text
+        new = text[len(self.given) :]
+        self.given = text
         return new

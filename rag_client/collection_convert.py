@@ -121,6 +121,8 @@ def retriever_info(message: retriever_pb2.RetrieverServiceGetInfoResponse) -> co
         encoder=model_info(message.encoder),
         collections=tuple(map(collection, message.collections)),
         role=roles.Name(message.role).removeprefix("ROLE_").lower() if message.role else "",
+        writer_address=message.writer_address,
+        replication_lag_seconds=message.replication_lag_seconds,
     )
 
 

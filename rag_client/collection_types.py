@@ -138,12 +138,14 @@ class ServiceInfo:
 
 @dataclass(frozen=True, slots=True)
 class RetrieverInfo:
-    """The retriever behind the gateway. `role` is "writer", "reader" or ""."""
+    """The retriever behind the gateway. `role` is "writer", "reader" or "", the last two fields a reader's."""
 
     service: ServiceInfo
     encoder: ModelInfo
     collections: tuple[Collection, ...]
     role: str
+    writer_address: str = ""
+    replication_lag_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

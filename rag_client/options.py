@@ -57,7 +57,7 @@ class ExplanationOptions(TypedDict, total=False):
 class AnswerOptions(RetrievalOptions, DecodingOptions, ExplanationOptions, total=False):
     """Everything that shapes an answer."""
 
-    min_confidence: float  #: In [0, 1]: below it the answer is ABSTAINED and empty. Default: the server's; 0 always answers.
+    min_confidence: float  #: In [0, 1]: below it the answer is ABSTAINED and empty; 0 is never. Default: the server's.
 
 
 class CollectionOptions(TypedDict, total=False):

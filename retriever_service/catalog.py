@@ -3,40 +3,55 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from retriever_service.collection import CollectionSettings, EncoderIdentity, FieldType, Metric
-from retriever_service.dense_index import DenseIndex
-from retriever_service.fusion import Fusion, FusionMethod
-from retriever_service.lexical_index import sync_directory
-from retriever_service.live_collection import STORE_FILE, LiveCollection
+from retriever_service.collection import CollectionSettings
+from retriever_service.dense.exact import ExactIndex
+from retriever_service.dense_index import DenseIndex, MakeDenseIndex, OpenSource, VectorSource
+from retriever_service.generations import STORE_FILE, Generations, sync_directory
+from retriever_service.live_collection import LiveCollection
 from retriever_service.store import Store
+from retriever_service.stored_settings import settings_to_json
 from retriever_service.writing import Writer
 from serving.errors import FailedPrecondition
 
 _UNFINISHED = "."  # Names of directories being made or being dropped start with it.
 
 
+def exact_index(directory: Path, settings: CollectionSettings, open_source: OpenSource) -> DenseIndex:
+    """Exact search in memory, whatever the size."""
+    return ExactIndex(settings.encoder.dim)
+
+
+def _nothing() -> AbstractContextManager[VectorSource]:
+    raise AssertionError("an index that is only tried reads nothing")
+
+
 class Catalog:
     """Finds, makes, opens and drops collections. Blocking; for threads."""
 
-    def __init__(self, data_dir: Path, make_dense_index: Callable[[int], DenseIndex]) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        make_dense_index: MakeDenseIndex = exact_index,
+        make_collection: Callable[[Path, MakeDenseIndex], LiveCollection] = LiveCollection,
+    ) -> None:
         """Prepares; `lock` takes the directory.
 
         Args:
             data_dir: Made when missing.
-            make_dense_index: An empty dense index of D dimensions.
+            make_dense_index: The dense index of a generation.
+            make_collection: Opens a collection's directory.
         """
         self._data_dir, self._root = data_dir, data_dir / "collections"
-        self._make_dense_index = make_dense_index
+        self._make_dense_index, self._make_collection = make_dense_index, make_collection
         self._lock: IO[str] | None = None
 
     def lock(self) -> None:
@@ -63,29 +78,36 @@ class Catalog:
 
     def names(self) -> list[str]:
         """The collections there are, in order."""
-        entries = (path for path in self._root.iterdir() if (path / STORE_FILE).is_file())
+        entries = (path for path in self._root.iterdir() if Generations.is_collection(path))
         return sorted(path.name for path in entries if not path.name.startswith(_UNFINISHED))
 
+    def has(self, name: str) -> bool:
+        """Whether there is such a collection."""
+        return Generations.is_collection(self._root / name)
+
     def create(self, settings: CollectionSettings) -> None:
-        """Makes an empty collection: complete, or not at all."""
+        """Makes an empty collection: complete, or not at all.
+
+        Raises:
+            RagError: When its settings ask for a dense index that cannot be made.
+        """
+        self._make_dense_index(self._root, settings, _nothing).close()
         making = self._root / f"{_UNFINISHED}new-{uuid.uuid4().hex}"
         making.mkdir()
-        store = Store.create(making / STORE_FILE)
+        generations = Generations(making)
+        store = Store.create(generations.path(1) / STORE_FILE)
         now = str(time.time())
         meta = {"settings": settings_to_json(settings), "store_id": uuid.uuid4().hex, "created_at": now}
         Writer(store, {}).set_meta(meta)
         store.close()
+        sync_directory(generations.path(1))
         sync_directory(making)
         making.rename(self._root / settings.name)
         sync_directory(self._root)
 
     def open(self, name: str) -> LiveCollection:
         """Opens a collection; it wants `start`."""
-        directory = self._root / name
-        store = Store(directory / STORE_FILE)
-        with store.reading() as reader:
-            settings = settings_from_json(reader.meta("settings"))
-        return LiveCollection(directory, settings, store, self._make_dense_index(settings.encoder.dim))
+        return self._make_collection(self._root / name, self._make_dense_index)
 
     def drop(self, name: str) -> None:
         """Deletes a closed collection: it is gone when this returns, and after a crash meanwhile."""
@@ -93,23 +115,3 @@ class Catalog:
         os.rename(self._root / name, dropping)
         sync_directory(self._root)
         shutil.rmtree(dropping)
-
-
-def settings_to_json(settings: CollectionSettings) -> str:
-    """Settings as the store keeps them."""
-    return json.dumps(asdict(settings))
-
-
-def settings_from_json(text: str) -> CollectionSettings:
-    """The inverse of `settings_to_json`."""
-    given: dict[str, Any] = json.loads(text)
-    fusion = given["fusion"]
-    return CollectionSettings(
-        **{
-            **given,
-            "metric": Metric(given["metric"]),
-            "encoder": EncoderIdentity(**given["encoder"]),
-            "filterable_fields": {name: FieldType(kind) for name, kind in given["filterable_fields"].items()},
-            "fusion": Fusion(**{**fusion, "method": FusionMethod(fusion["method"])}),
-        }
-    )

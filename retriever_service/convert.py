@@ -13,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from protos.rag.v1 import common_pb2 as common
 from protos.rag.v1 import retriever_pb2 as wire
 from retriever_service.collection import DEFAULT_COLLECTION, MetadataValue, Passage, Source, Span, Vectors
+from retriever_service.diversity import DEFAULT_RELEVANCE
 from retriever_service.filters import AllOf, AnyOf, Equals, Filter, In, Not, Range
 from retriever_service.fusion import FusionChange, FusionMethod
 from retriever_service.limits import LIMITS, check_count
@@ -41,6 +42,7 @@ _FUSION_METHODS = {
     common.FUSION_METHOD_LINEAR: FusionMethod.LINEAR,
     common.FUSION_METHOD_RRF: FusionMethod.RRF,
 }
+_IS_RERANKED = {common.Rerank.METHOD_UNSPECIFIED: False, common.Rerank.METHOD_CROSS_ENCODER: True}
 _BOUNDS = ("greater_than", "greater_or_equal", "less_than", "less_or_equal")
 
 
@@ -91,15 +93,13 @@ def options_from(message: common.RetrievalOptions) -> RetrievalOptions:
     """Retrieval options.
 
     Raises:
-        Unimplemented: When they ask for what is not served yet.
+        Unimplemented: When they ask for what the gateway alone can do.
         InvalidRequest: When an enum or the filter cannot be read.
     """
-    if message.HasField("rerank") and message.rerank.method != common.Rerank.METHOD_UNSPECIFIED:
-        raise Unimplemented("rerank is not served yet")
-    if message.HasField("diversity"):
-        raise Unimplemented("diversity is not served yet")
-    if message.num_neighbors:
-        raise Unimplemented("num_neighbors is not served yet")
+    if message.rerank.method == common.Rerank.METHOD_QUESTION_LIKELIHOOD:
+        raise Unimplemented("rerank by QUESTION_LIKELIHOOD needs the generator: ask the gateway")
+    is_reranked = choice(_IS_RERANKED, message.rerank.method, "options.rerank.method")
+    relevance = message.diversity.relevance if message.diversity.HasField("relevance") else DEFAULT_RELEVANCE
     return RetrievalOptions(
         collection=message.collection or DEFAULT_COLLECTION,
         mode=choice(_MODES, message.mode, "options.mode"),
@@ -112,6 +112,9 @@ def options_from(message: common.RetrievalOptions) -> RetrievalOptions:
         num_candidates=message.num_candidates,
         min_score=message.min_score if message.HasField("min_score") else None,
         include_vectors=message.include_vectors,
+        num_neighbors=message.num_neighbors,
+        num_reread=message.rerank.num_candidates if is_reranked else None,
+        relevance=relevance if message.HasField("diversity") else None,
     )
 
 
@@ -211,7 +214,9 @@ def hit_to(hit: Hit, rank: int) -> common.RetrievedPassage:
         score=hit.score,
         dense_score=hit.dense_score,
         lexical_score=hit.lexical_score,
+        rerank_score=hit.rerank_score,
         log_prior=hit.log_prior,
+        neighbors=map(passage_to, hit.neighbors),
         vector=None if hit.vector is None else vector_to(hit.vector),
     )
 

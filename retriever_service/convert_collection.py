@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from protos.rag.v1 import common_pb2 as common
 from protos.rag.v1 import retriever_pb2 as wire
-from retriever_service.collection import CollectionRequest, CollectionSettings, FieldType, Metric
+from retriever_service.batch import Outcome
+from retriever_service.collection import CollectionRequest, CollectionSettings, FieldType, LexicalScoring, Metric
 from retriever_service.convert import choice, fusion_from, timestamp_to
 from retriever_service.encoder import EncoderInfo
 from retriever_service.fusion import Fusion, FusionMethod
@@ -14,8 +16,7 @@ from retriever_service.library import CollectionInfo
 from retriever_service.limits import LIMITS
 from retriever_service.retriever import Origin
 from retriever_service.upserting import ItemResult, UpsertResult
-from retriever_service.writing import Outcome
-from serving.errors import InvalidRequest, Unimplemented
+from serving.errors import InvalidRequest
 from serving.status import item_status
 
 _METRICS = {
@@ -35,11 +36,18 @@ _FUSION_METHODS_TO = {
     FusionMethod.LINEAR: common.FUSION_METHOD_LINEAR,
     FusionMethod.RRF: common.FUSION_METHOD_RRF,
 }
+_LEXICAL_SCORINGS = {
+    wire.LEXICAL_SCORING_UNSPECIFIED: LexicalScoring.BM25,
+    wire.LEXICAL_SCORING_BM25: LexicalScoring.BM25,
+    wire.LEXICAL_SCORING_TF_IDF: LexicalScoring.TF_IDF,
+}
+_LEXICAL_SCORINGS_TO = {domain: number for number, domain in _LEXICAL_SCORINGS.items()}
 _STAGES = {
     "queue": common.STAGE_QUEUE,
     "encode": common.STAGE_ENCODE,
     "search": common.STAGE_SEARCH,
     "fetch": common.STAGE_FETCH,
+    "rerank": common.STAGE_RERANK,
     "total": common.STAGE_TOTAL,
 }
 _ALREADY_EXISTS = 6  # google.rpc.Code
@@ -49,13 +57,8 @@ def request_from(message: wire.CollectionSettings) -> CollectionRequest:
     """A collection as asked for.
 
     Raises:
-        Unimplemented: When a setting is not served yet.
         InvalidRequest: When a setting is wrong.
     """
-    if message.lexical_scoring == wire.LEXICAL_SCORING_TF_IDF:
-        raise Unimplemented("lexical_scoring TF_IDF is not served yet")
-    if message.index_factory:
-        raise Unimplemented("index_factory is not served yet")
     fields: dict[str, FieldType] = {}
     for field in message.filterable_fields:
         if field.name in fields:
@@ -70,6 +73,8 @@ def request_from(message: wire.CollectionSettings) -> CollectionRequest:
         filterable_fields=fields,
         temperature=message.temperature if message.HasField("temperature") else None,
         fusion=fusion_from(message.fusion),
+        index_factory=message.index_factory,
+        lexical_scoring=choice(_LEXICAL_SCORINGS, message.lexical_scoring, "settings.lexical_scoring"),
         language=message.language,
     )
 
@@ -85,7 +90,7 @@ def collection_to(info: CollectionInfo) -> wire.Collection:
         index_generation=info.index_generation,
         index_digest=info.index_digest,
         index_kind=info.index_kind,
-        measured_recall=info.measured_recall,
+        measured_recall=None if math.isnan(info.measured_recall) else info.measured_recall,
         created_at=timestamp_to(info.created_at),
         updated_at=timestamp_to(info.updated_at or info.created_at),
     )
@@ -131,7 +136,13 @@ def provenance_to(origin: Origin, build_version: str) -> common.Provenance:
         encoder=origin.encoder.identity.name,
         encoder_digest=origin.encoder.identity.digest,
         build_version=build_version,
+        collection_state=origin.state,
     )
+
+
+def metric_to(metric: Metric) -> wire.Metric:
+    """A metric on the wire."""
+    return _METRICS_TO[metric]
 
 
 def timings_to(seconds: Mapping[str, float]) -> list[common.StageTiming]:
@@ -150,7 +161,8 @@ def _settings_to(settings: CollectionSettings) -> wire.CollectionSettings:
         ],
         temperature=settings.temperature,
         fusion=_fusion_to(settings.fusion),
-        lexical_scoring=wire.LEXICAL_SCORING_BM25,
+        lexical_scoring=_LEXICAL_SCORINGS_TO[settings.lexical_scoring],
+        index_factory=settings.index_factory,
         language=settings.language,
     )
 

@@ -134,11 +134,19 @@ class Encoding:
         """Embeds the inputs of a request; they share batches with those of other requests.
 
         Raises:
+            FailedPrecondition: When there are passages and the encoder is one for queries alone.
             Deadline: When the request's deadline passes first.
             NotReady: When the model thread has stopped.
         """
         submitted = time.monotonic()
         priority = _PASSAGES if any(not isinstance(item, Query) for item in inputs) else _QUERIES
+        if priority == _PASSAGES and not encoder.info.embeds_passages:
+            raise FailedPrecondition(
+                f"encoder {encoder.info.identity.name!r} embeds questions only: start the retriever with "
+                "--passage-encoder (setting `passage_encoder`) naming the encoder of its passages, or send passages "
+                "with their vectors",
+                reason="PASSAGE_ENCODER_MISSING",
+            )
         outputs: list[_Output] = []
         for start in range(0, len(inputs), _MAX_PASSAGES_WAITING):
             chunk = inputs[start : start + _MAX_PASSAGES_WAITING]

@@ -70,10 +70,14 @@ _PROBE = "EXISTS (SELECT 1 FROM fields INDEXED BY fields_by_row WHERE row = p.ro
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A filter as SQL over `passages p`, with its parameters: `sql` finds the passages that match."""
+    """A filter as SQL over `passages p`, with its parameters: `sql` finds the passages that match.
+
+    `matching` is the filter itself, for backends that know no SQL; None matches everything.
+    """
 
     sql: str
     parameters: tuple[Scalar, ...]
+    matching: Filter | None = None
 
     @property
     def probe(self) -> str:
@@ -96,7 +100,7 @@ def compile_filter(given: Filter, declared: Mapping[str, FieldType]) -> Conditio
     sql = _Compiler({**declared, **_BUILT_IN}, parameters).compile(given, depth=1)
     if len(parameters) > LIMITS.max_filter_values:
         raise _invalid(f"filter holds more than {LIMITS.max_filter_values:,} values")
-    return Condition(sql, tuple(parameters))
+    return Condition(sql, tuple(parameters), given)
 
 
 class _Compiler:

@@ -26,7 +26,8 @@ class Fusion:
     """Weights of a fusion.
 
     The default lexical weight was measured for BM25 beside cosine scores: on 5,203 SQuAD passages it lifts recall@5
-    from 0.83 (dense alone) to 0.96.
+    from 0.83 (dense alone) to 0.96. It serves TF-IDF as well, whose scores have about the same scale: `rag tune` fits
+    0.033 on 5,000 train questions, which changes MRR by 0.000 (-0.003 to 0.003) on those held out.
     """
 
     method: FusionMethod = FusionMethod.LINEAR

@@ -34,7 +34,7 @@ FORMAT = 1
 _STATE_FILE = "applied.json"
 _ANALYZER = "passage"
 _MAX_WORD_BYTES = 64
-_MAX_QUERY_TERMS = 512
+MAX_QUERY_TERMS = 512
 _WRITER_HEAP_BYTES = 32_000_000
 
 log = get_logger(__name__)
@@ -77,8 +77,9 @@ class LexicalIndex:
         try:
             if self.applied_sequence is None:
                 raise ValueError("no state of this format")
+            _delete_strays(directory)
             self._index = tantivy.Index.open(str(directory))
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             log.info("lexical index is built anew", directory=directory.name, cause=str(error))
             shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir(parents=True)
@@ -86,6 +87,7 @@ class LexicalIndex:
             self.applied_sequence = None
         self._index.register_tokenizer(_ANALYZER, self._analyzer)
         self._writer = self._index.writer(_WRITER_HEAP_BYTES, 1)
+        self._num_with: dict[str, int] = {}  # Of words asked for since the last commit.
 
     @property
     def num_passages(self) -> int:
@@ -108,7 +110,7 @@ class LexicalIndex:
         for row, title, text in passages:
             document = tantivy.Document()
             document.add_unsigned("row", row)
-            document.add_text("text", f"{title}\n{text}" if title else text)
+            document.add_text("text", indexed_text(title, text))
             self._writer.add_document(document)
 
     def remove(self, rows: Sequence[int]) -> None:
@@ -124,12 +126,35 @@ class LexicalIndex:
         """Makes changes durable and visible, then records that the log is applied up to `sequence`."""
         self._writer.commit()
         self._index.reload()
+        self._num_with = {}
         _write_state(self._directory, {**self._origin, "sequence": sequence})
         self.applied_sequence = sequence
 
     def close(self) -> None:
         """Waits for merges and gives the directory's lock back."""
         self._writer.wait_merging_threads()
+
+    def words(self, text: str) -> list[str]:
+        """The words that a passage's text is found by, in order."""
+        found: list[str] = self._analyzer.analyze(text)
+        return found
+
+    def query_words(self, text: str) -> Mapping[str, int]:
+        """The words of a query that are looked for, and how often each stands in it."""
+        counts = Counter(self._query_analyzer.analyze(text) or self._analyzer.analyze(text))
+        return dict(itertools.islice(counts.items(), MAX_QUERY_TERMS))
+
+    def num_with(self, word: str) -> int:
+        """Passages that hold a word, those removed left out: tantivy's own count drops them only with a merge."""
+        known = self._num_with  # Another state's after a commit meanwhile, and then forgotten with it.
+        count = known.get(word)
+        if count is None:
+            query = tantivy.Query.const_score_query(self._term(word), 0.0)
+            found: Any = self._index.searcher().search(query, 1, count=True)
+            count = int(found.count)
+            if count:  # Words that no passage holds are endless.
+                known[word] = count
+        return count
 
     def search(self, text: str, count: int, among: Rows | None = None) -> tuple[Rows, Scores]:
         """The `count` best rows for a query, best first, with their BM25 scores.
@@ -165,12 +190,12 @@ class LexicalIndex:
         return np.array(rows, np.int64), np.array([score for score, _ in hits], np.float64)
 
     def _terms(self, text: str) -> Any:
-        counts = Counter(self._query_analyzer.analyze(text) or self._analyzer.analyze(text))
-        queries = [
-            (tantivy.Occur.Should, _boosted(tantivy.Query.term_query(self._schema, "text", word, "freq"), count))
-            for word, count in itertools.islice(counts.items(), _MAX_QUERY_TERMS)
-        ]
+        words = self.query_words(text)
+        queries = [(tantivy.Occur.Should, _boosted(self._term(word), count)) for word, count in words.items()]
         return tantivy.Query.boolean_query(queries) if queries else None
+
+    def _term(self, word: str) -> Any:
+        return tantivy.Query.term_query(self._schema, "text", word, "freq")
 
     def _within(self, rows: Rows, terms: Any, occur: Any) -> Any:
         membership = tantivy.Query.const_score_query(self._among(rows.tolist()), 0.0)
@@ -178,6 +203,11 @@ class LexicalIndex:
 
     def _among(self, rows: Sequence[int]) -> Any:
         return tantivy.Query.term_set_query(self._schema, "row", list(rows))
+
+
+def indexed_text(title: str, text: str) -> str:
+    """What of a passage is searched."""
+    return f"{title}\n{text}" if title else text
 
 
 def _boosted(query: Any, count: int) -> Any:
@@ -198,6 +228,17 @@ def _schema() -> Any:
     builder.add_unsigned_field("row", stored=False, indexed=True, fast=True)
     builder.add_text_field("text", stored=False, tokenizer_name=_ANALYZER, index_option="freq")
     return builder.build()
+
+
+def _delete_strays(directory: Path) -> None:
+    """Deletes lists of deleted rows that no commit names: tantivy refuses to write one that is there already."""
+    segments = json.loads((directory / "meta.json").read_text(encoding="utf-8"))["segments"]
+    named = {
+        f"{one['segment_id'].replace('-', '')}.{one['deletes']['opstamp']}.del" for one in segments if one["deletes"]
+    }
+    for path in directory.glob("*.del"):
+        if path.name not in named:
+            path.unlink()
 
 
 def _read_state(directory: Path, origin: Mapping[str, object]) -> int | None:

@@ -9,7 +9,8 @@ from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-from retriever_service.catalog import Catalog, settings_to_json
+from retriever_service.backends.protocol import Backend, OpenCollection
+from retriever_service.background import Background
 from retriever_service.collection import (
     CollectionRequest,
     CollectionSettings,
@@ -23,8 +24,9 @@ from retriever_service.lexical_index import check_language
 from retriever_service.limits import LIMITS
 from retriever_service.live_collection import LiveCollection
 from retriever_service.metrics import RetrieverMetrics
+from retriever_service.recovery import recover
 from retriever_service.store import Reader
-from retriever_service.writing import index_digest
+from retriever_service.transaction import index_digest
 from serving.errors import FailedPrecondition, InvalidRequest, NotFound
 from serving.logs import get_logger
 
@@ -51,19 +53,19 @@ class CollectionInfo:
 class Library:
     """Owns the open collections. For one event loop."""
 
-    def __init__(self, catalog: Catalog, encoding: Encoding, threads: Executor, metrics: RetrieverMetrics) -> None:
+    def __init__(self, catalog: Backend, encoding: Encoding, threads: Executor, metrics: RetrieverMetrics) -> None:
         """Prepares; `start` opens what is on disk.
 
         Args:
-            catalog: The collections on disk.
+            catalog: Where the collections are.
             encoding: Knows the encoders.
             threads: For reading.
             metrics: Told what collections hold.
         """
         self._catalog, self._encoding, self._threads, self._metrics = catalog, encoding, threads, metrics
-        self._open: dict[str, LiveCollection] = {}
+        self._open: dict[str, OpenCollection] = {}
         self._broken: dict[str, str] = {}  # Collections that could not be opened, and why.
-        self._changing = asyncio.Lock()
+        self._changing, self._background = asyncio.Lock(), Background()
 
     async def start(self) -> None:
         """Takes the data directory and opens every collection; one that cannot be opened hinders no other.
@@ -81,10 +83,13 @@ class Library:
                 self._broken[name] = str(error)
                 continue
             seconds = round(time.monotonic() - started, 3)
-            log.info("collection opened", collection=name, passages=collection.dense.num_vectors, seconds=seconds)
+            async with collection.using_head() as head:
+                num_passages = head.dense.num_vectors
+            log.info("collection opened", collection=name, passages=num_passages, seconds=seconds)
 
     async def close(self) -> None:
         """Closes every collection and gives the data directory back."""
+        await self._background.finish()
         for collection in self._open.values():
             await collection.close()
         self._open.clear()
@@ -94,15 +99,23 @@ class Library:
         """Whether there is such a collection, open or broken."""
         return name in self._open or name in self._broken
 
+    def names(self) -> list[str]:
+        """The collections, open or broken, in order."""
+        return sorted({*self._open, *self._broken})
+
+    def is_open(self, name: str) -> bool:
+        """Whether there is such a collection, and it is not broken."""
+        return name in self._open
+
     @asynccontextmanager
-    async def using(self, name: str) -> AsyncIterator[LiveCollection]:
+    async def using(self, name: str) -> AsyncIterator[OpenCollection]:
         """The collection of this name, kept open meanwhile.
 
         Raises:
             NotFound: When there is none; the message names those there are.
             FailedPrecondition: When it could not be opened.
         """
-        collection = self._find(name)
+        collection = await self._look_up(name)
         async with collection.in_use():
             yield collection
 
@@ -116,14 +129,18 @@ class Library:
         language = check_language(request.language)
         encoder = await self._encoding.encoder(request.encoder)
         settings = replace(request, language=language).settle(encoder.info.identity)
+        return await self._background.to_the_end(self._create(settings))
+
+    async def _create(self, settings: CollectionSettings) -> bool:
+        name = settings.name
         async with self._changing:
-            if request.name in self._broken:
-                self._find(request.name)
-            there = self._open.get(request.name)
+            if name in self._broken:
+                self._find(name)
+            there = self._open.get(name)
             if there is not None:
                 if not there.settings.is_like(settings):
                     raise FailedPrecondition(
-                        f"collection {request.name!r} exists with other settings: drop it, or take another name",
+                        f"collection {name!r} exists with other settings: drop it, or take another name",
                         reason="COLLECTION_EXISTS",
                     )
                 return False
@@ -134,29 +151,33 @@ class Library:
                     reason="TOO_MANY",
                 )
             await asyncio.to_thread(self._catalog.create, settings)
-            await self._start(request.name)
-        log.info("collection created", collection=request.name, encoder=settings.encoder.name)
+            await self._start(name)
+        log.info("collection created", collection=name, encoder=settings.encoder.name)
         return True
 
     async def configure(self, name: str, temperature: float | None, fusion: FusionChange) -> None:
         """Changes a collection's scoring; what is None stays."""
         if temperature is not None:
             check_temperature(temperature, "temperature")
-        async with self._changing, self.using(name) as collection:
-            settings = collection.settings
-            changed = replace(
-                settings, temperature=temperature or settings.temperature, fusion=fusion.apply(settings.fusion)
-            )
-            await collection.configure(changed, settings_to_json(changed))
+
+        def change(settings: CollectionSettings) -> CollectionSettings:
+            changed = fusion.apply(settings.fusion)
+            return replace(settings, temperature=temperature or settings.temperature, fusion=changed)
+
+        async with self.using(name) as collection:
+            await collection.configure(change)
 
     async def drop(self, name: str) -> int:
         """Drops a collection with all its passages, after those who use it are done; returns how many it held."""
+        return await self._background.to_the_end(self._drop(name))
+
+    async def _drop(self, name: str) -> int:
         async with self._changing:
             if self._broken.pop(name, None) is not None:
                 num_passages = 0
             else:
                 collection = self._find(name)
-                num_passages = await collection.read(self._threads, Reader.num_passages)
+                num_passages = await collection.read(self._threads, lambda reader: reader.num_passages())
                 del self._open[name]
                 await collection.close()
             await asyncio.to_thread(self._catalog.drop, name)
@@ -175,21 +196,38 @@ class Library:
 
     async def measure(self, name: str) -> None:
         """Brings a collection's gauges up to date."""
-        async with self.using(name) as collection:
-            info = await self._describe(collection)
-            lexical_bytes = await asyncio.to_thread(lambda: collection.lexical.num_bytes)
-            self._metrics.set_collection(name, info.num_passages, info.num_sources)
-            lag = info.sequence - collection.applied.sequence
-            self._metrics.set_index(name, collection.dense.num_bytes, lexical_bytes, lag)
+        async with self.using(name) as collection, collection.using_head() as head:
+            counts = await head.read(
+                self._threads, lambda reader: (reader.num_passages(), reader.num_sources(), reader.last_sequence())
+            )
+            lexical_bytes = await asyncio.to_thread(lambda: head.lexical.num_bytes)
+            num_passages, num_sources, sequence = counts
+            self._metrics.set_collection(name, num_passages, num_sources)
+            self._metrics.set_recall(name, head.dense.measured_recall)
+            self._metrics.set_index(name, head.dense.num_bytes, lexical_bytes, sequence - head.applied.sequence)
 
-    async def _start(self, name: str) -> LiveCollection:
+    async def _start(self, name: str) -> OpenCollection:
         collection = await asyncio.to_thread(self._catalog.open, name)
         await collection.start()
+        if isinstance(collection, LiveCollection):
+            await recover(collection, self._encoding)
         self._open[name] = collection
         await self.measure(name)
         return collection
 
-    def _find(self, name: str) -> LiveCollection:
+    async def _look_up(self, name: str) -> OpenCollection:
+        """The open collection; one that another retriever has made meanwhile is opened first."""
+        check_collection_name(name, "collection")
+        if not self.has(name) and await asyncio.to_thread(self._catalog.has, name):
+            await self._background.to_the_end(self._open_found(name))
+        return self._find(name)
+
+    async def _open_found(self, name: str) -> None:
+        async with self._changing:
+            if not self.has(name) and await asyncio.to_thread(self._catalog.has, name):
+                await self._start(name)
+
+    def _find(self, name: str) -> OpenCollection:
         check_collection_name(name, "collection")
         if name in self._broken:
             raise FailedPrecondition(
@@ -200,22 +238,24 @@ class Library:
             raise NotFound(f"no collection {name!r}; there are: {there}", reason="COLLECTION_NOT_FOUND")
         return self._open[name]
 
-    async def _describe(self, collection: LiveCollection) -> CollectionInfo:
-        settings = collection.settings
+    async def _describe(self, collection: OpenCollection) -> CollectionInfo:
+        sequence = await collection.read(self._threads, lambda reader: reader.last_sequence())
+        async with collection.serving() as served:
+            settings, dense = served.settings, served.generation.dense
 
-        def read(reader: Reader) -> CollectionInfo:
-            return CollectionInfo(
-                settings,
-                self._encoding.info_of(settings.encoder),
-                num_passages=reader.num_passages(),
-                num_sources=reader.num_sources(),
-                sequence=reader.last_sequence(),
-                index_generation=collection.index_generation,
-                index_digest=index_digest(reader, settings.encoder.digest),
-                index_kind=collection.dense.kind,
-                measured_recall=1.0,
-                created_at=float(reader.meta("created_at", "0")),
-                updated_at=float(reader.meta("updated_at", "0")),
-            )
+            def read(reader: Reader) -> CollectionInfo:
+                return CollectionInfo(
+                    settings,
+                    self._encoding.info_of(settings.encoder),
+                    num_passages=reader.num_passages(),
+                    num_sources=reader.num_sources(),
+                    sequence=sequence,
+                    index_generation=served.index_generation,
+                    index_digest=index_digest(reader, settings.encoder.digest),
+                    index_kind=dense.kind,
+                    measured_recall=dense.measured_recall,
+                    created_at=float(reader.meta("created_at", "0")),
+                    updated_at=float(reader.meta("updated_at", "0")),
+                )
 
-        return await collection.read(self._threads, read)
+            return await served.generation.read(self._threads, read)

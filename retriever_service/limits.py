@@ -14,6 +14,8 @@ class Limits:
 
     max_top_k: int = 100
     max_num_candidates: int = 1_000
+    max_reranked: int = 100
+    max_neighbors: int = 5
     max_queries: int = 128
     max_query_bytes: int = 8_192
     max_embed_texts: int = 128
@@ -31,6 +33,7 @@ class Limits:
     max_replace_bytes: int = 256 * 1024 * 1024  # A replacing stream is one transaction, held in memory until then.
     max_delete_ids: int = 10_000
     max_delete_sources: int = 1_000
+    max_label_bytes: int = 128
     max_get_ids: int = 1_000
     max_page_size: int = 1_000
     max_filterable_fields: int = 32

@@ -1,86 +1,108 @@
-"""A collection that changes while it is searched: store, indexes, and the one task that brings the indexes up to date.
+"""A collection that changes while it is searched: its head takes the writes, one generation is served, others wait.
 
-Write path: one transaction (passages and change log) → commit, fsync → acknowledge → apply the log to the indexes. The
-same application replays the log at start-up, so a process killed at any moment loses nothing that was acknowledged.
+Every request works on one generation from beginning to end; replacing what is served is one assignment, made after the
+record on disk has said the same. What is replaced is closed after its last user.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, ClassVar, TypeVar
 
-import numpy as np
-
+from retriever_service.background import Background
+from retriever_service.batch import Batch, Patch, Written
 from retriever_service.collection import CollectionSettings
-from retriever_service.dense_index import DenseIndex
+from retriever_service.dense_index import MakeDenseIndex
 from retriever_service.filters import Condition
-from retriever_service.lexical_index import LexicalIndex
-from retriever_service.search import Found, Plan, Search, SearchQuery
-from retriever_service.store import Reader, Store
-from retriever_service.writing import Batch, Writer, Written, index_digest
+from retriever_service.generation import Generation
+from retriever_service.generations import Generations, Record, Scoring
+from retriever_service.pinned import Pinned, State
+from retriever_service.snapshot_files import check_files
+from retriever_service.store import Reader
+from retriever_service.stored_settings import settings_to_json
+from retriever_service.writing import Writer
 from serving.deadline import Deadline
-from serving.errors import Deadline as DeadlineExceeded
-from serving.errors import FailedPrecondition, NotFound
-from serving.logs import get_logger
+from serving.errors import NotFound, RagError
 
-STORE_FILE, LEXICAL_DIRECTORY = "store.sqlite", "lexical"
-_CHANGES_PER_STEP = 4_096
-_RETRY_SECONDS = 1.0
+_MAX_OPEN_SNAPSHOTS = 2  # Besides the active one: each holds its dense index in memory.
 
 T = TypeVar("T")
-log = get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """The state that searches are certain to include."""
-
-    sequence: int
-    index_digest: str
+class EncoderChanged(RagError):
+    """The collection was re-encoded since these vectors were made: make them again. Never reaches a caller."""
 
 
 class LiveCollection:
     """One open collection. Its methods belong to the event loop; blocking work goes to its threads."""
 
-    index_generation = 1  # Of the live state; snapshots number from here on.
+    _has_frozen_head: ClassVar[bool] = False
 
-    def __init__(self, directory: Path, settings: CollectionSettings, store: Store, dense: DenseIndex) -> None:
-        """Takes the parts; `start` brings the indexes up to date."""
-        self.directory, self.settings, self.store, self.dense = directory, settings, store, dense
-        with store.reading() as reader:
-            store_id = reader.meta("store_id")
-        self.lexical = LexicalIndex(directory / LEXICAL_DIRECTORY, settings.language, store_id)
-        self._writer = Writer(store, settings.filterable_fields)
-        self._write_thread = ThreadPoolExecutor(1, thread_name_prefix=f"write-{settings.name}")
-        self._apply_thread = ThreadPoolExecutor(1, thread_name_prefix=f"apply-{settings.name}")
-        self._wake, self._changed = asyncio.Event(), asyncio.Condition()
-        self._applier: asyncio.Task[None] | None = None
-        self._num_users, self._is_closing = 0, False
-        self.applied = Applied(0, "")
+    def __init__(self, directory: Path, make_dense_index: MakeDenseIndex) -> None:
+        """Opens the head's files, blocking; `start` brings everything up to date."""
+        self.generations, self.make_dense_index = Generations(directory), make_dense_index
+        self.generations.delete_unnamed()
+        record = self.generations.record
+        head = Generation(self.generations.path(record.head), make_dense_index, is_frozen=self._has_frozen_head)
+        self._state = State(record, head)
+        self.write_thread = ThreadPoolExecutor(1, thread_name_prefix=f"write-{self.settings.name}")
+        self.changing = asyncio.Lock()  # Held while the record changes.
+        self.gate = asyncio.Lock()  # Held by each write, and while another generation becomes the head.
+        self.successor_lock = asyncio.Lock()  # Held by each step that writes to the successor's store.
+        self.reencoding = asyncio.Lock()  # Held while a successor is being completed.
+        self.written = asyncio.Event()  # Set by each write; the successor's follower clears it.
+        self.opening, self._idle = asyncio.Lock(), asyncio.Condition()  # `opening` is held while `opened` changes.
+        self._closing: dict[int, asyncio.Task[None]] = {}
+        self._background = Background()
+        self.follower: asyncio.Task[None] | None = None  # Brings a complete successor what is written to the head.
+        self._num_users, self.is_closing = 0, False
+
+    @property
+    def record(self) -> Record:
+        """Which generations there are."""
+        return self._state.record
+
+    def check_exists(self, number: int) -> None:
+        """Raises NotFound when no generation of this number can be served."""
+        self._state.check_exists(number)
+
+    @property
+    def head(self) -> Generation:
+        """The generation that takes the writes."""
+        return self._state.head
+
+    @property
+    def opened(self) -> Mapping[int, Generation]:
+        """Open generations besides the head."""
+        return self._state.opened
+
+    @property
+    def settings(self) -> CollectionSettings:
+        """The head's."""
+        return self.head.settings
 
     async def start(self) -> None:
-        """Builds the dense index, replays the log into the lexical one, and keeps both up to date from then on."""
-        self.applied = await self._run(self._apply_thread, self._load)
-        self._applier = asyncio.create_task(self._apply_forever(), name=f"apply-{self.settings.name}")
+        """Brings the head's indexes up to date; `recovery.recover` does the rest."""
+        await self.head.start()
 
     async def close(self) -> None:
         """Waits for those who use the collection, then closes its files."""
-        self._is_closing = True
-        async with self._changed:
-            self._changed.notify_all()
-            await self._changed.wait_for(lambda: self._num_users == 0)
-        if self._applier is not None:
-            self._applier.cancel()
-            await asyncio.gather(self._applier, return_exceptions=True)
-        for thread in (self._write_thread, self._apply_thread):
-            await asyncio.to_thread(thread.shutdown)
-        await asyncio.to_thread(self.lexical.close)
-        self.store.close()
+        self.is_closing = True
+        async with self._idle:
+            await self._idle.wait_for(lambda: self._num_users == 0)
+        await self._background.finish()  # What is under way may begin to follow.
+        if self.follower is not None:
+            self.follower.cancel()
+            await asyncio.gather(self.follower, return_exceptions=True)
+        await self._background.finish()
+        for generation in (self.head, *self._state.opened.values()):
+            await generation.close()
+        await asyncio.to_thread(self.write_thread.shutdown)
 
     @asynccontextmanager
     async def in_use(self) -> AsyncIterator[None]:
@@ -89,115 +111,184 @@ class LiveCollection:
         Raises:
             NotFound: When it is being dropped.
         """
-        if self._is_closing:
+        if self.is_closing:
             raise NotFound(f"collection {self.settings.name!r} is being dropped", reason="COLLECTION_NOT_FOUND")
         self._num_users += 1
         try:
             yield
         finally:
             self._num_users -= 1
-            if self._is_closing:
-                async with self._changed:
-                    self._changed.notify_all()
+            if self.is_closing:
+                async with self._idle:
+                    self._idle.notify_all()
 
-    async def search(self, threads: Executor, queries: Sequence[SearchQuery], plan: Plan) -> Found:
-        """Finds the passages for each query."""
-        return await self.read(threads, lambda reader: Search(reader, self.dense, self.lexical, plan).run(queries))
+    @asynccontextmanager
+    async def serving(self, index_generation: int = 0) -> AsyncIterator[Pinned]:
+        """The generation of this number, or the active one for 0, kept open meanwhile.
 
-    async def read(self, threads: Executor, reading: Callable[[Reader], T]) -> T:
-        """Reads one state of the store in a thread."""
+        Raises:
+            NotFound: When there is none; the message names those there are.
+        """
+        while True:
+            state = self._state
+            number = index_generation or state.record.active
+            generation = state.find(number)
+            if generation is not None:
+                break
+            await self.to_the_end(self.open(number))
+        async with generation.in_use():
+            yield Pinned(number, generation, state.settings_of(number, generation), generation is state.head)
 
-        def work() -> T:
-            with self.store.reading() as reader:
-                return reading(reader)
+    @asynccontextmanager
+    async def using_head(self) -> AsyncIterator[Generation]:
+        """The generation that takes the writes, kept open meanwhile."""
+        head = self.head
+        async with head.in_use():
+            yield head
 
-        return await self._run(threads, work)
+    async def read(self, threads: Executor | None, reading: Callable[[Reader], T]) -> T:
+        """Reads one state of the head in a thread."""
+        async with self.using_head() as head:
+            return await head.read(threads, reading)
 
     async def write(self, batch: Batch) -> Written:
-        """Commits a batch; durable when it returns."""
-        return await self._change(lambda: self._writer.write(batch))
+        """Commits a batch; durable when it returns.
+
+        Raises:
+            EncoderChanged: When the head holds vectors of another encoder than the batch does.
+        """
+        return await self._change(lambda writer: writer.write(batch), batch.encoder_digest)
 
     async def delete(self, condition: Condition, sources: Sequence[str] = ()) -> Written:
         """Deletes matching passages, and the record of `sources`; durable when it returns."""
-        return await self._change(lambda: self._writer.delete(condition, sources))
+        return await self._change(lambda writer: writer.delete(condition, sources))
 
-    async def configure(self, settings: CollectionSettings, settings_json: str) -> None:
-        """Replaces the scoring part of the settings."""
-        await self._run(self._write_thread, lambda: self._writer.set_meta({"settings": settings_json}))
-        self.settings = settings
+    async def patch(self, condition: Condition, change: Patch) -> Written:
+        """Changes the metadata of matching passages; durable when it returns."""
+        return await self._change(lambda writer: writer.patch(condition, change))
 
     async def wait_for(self, sequence: int, deadline: Deadline) -> None:
-        """Returns when searches include the change of this number.
+        """Returns when searches of the head include the change of this number."""
+        async with self.using_head() as head:
+            await head.wait_for(sequence, deadline)
+
+    async def configure(self, change: Callable[[CollectionSettings], CollectionSettings]) -> None:
+        """Changes the scoring of what is served, and of the head where it has the same encoder."""
+
+        async def run() -> None:
+            async with self.changing, self.serving() as served:
+                settings = change(served.settings)
+                if served.generation.is_frozen:
+                    scoring = Scoring(settings.temperature, settings.fusion)
+                    scorings = {**self.record.scorings, served.index_generation: scoring}
+                    await self.commit(replace(self.record, scorings=scorings))
+                live = [served.generation, self.head]
+                for generation in {id(one): one for one in live if not one.is_frozen}.values():
+                    if generation.settings.encoder.digest == settings.encoder.digest:
+                        await self._configure(generation, settings)
+
+        await self.to_the_end(run())
+
+    async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Awaits work that must not stop half-way; when the caller leaves, it goes on."""
+        return await self._background.to_the_end(work)
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Starts work that nobody awaits to the end, free of the present request's deadline."""
+        return self._background.begin(work)
+
+    async def commit(
+        self, record: Record, *, head: Generation | None = None, opened: Mapping[int, Generation] | None = None
+    ) -> None:
+        """Makes a record the truth on disk, then what requests see. Only within `to_the_end`, holding `changing`."""
+        await asyncio.to_thread(self.generations.write, record)
+        state = self._state
+        self._state = State(record, head or state.head, state.opened if opened is None else opened)
+
+    async def open(self, number: int) -> Generation:
+        """Opens a generation that is not the head, so that it can be served at once.
 
         Raises:
-            FailedPrecondition: When no such change was made.
-            Deadline: When it was, but the indexes do not hold it in time.
+            NotFound: When there is no such generation; the message names those there are.
         """
-        if self.applied.sequence >= sequence:
-            return
-        last = await self._run(self._write_thread, self._last_sequence)
-        if sequence > last:
-            raise FailedPrecondition(
-                f"min_sequence {sequence} lies beyond the last change of collection {self.settings.name!r}, {last}",
-                reason="SEQUENCE_NOT_WRITTEN",
-            )
-        self._wake.set()
-        try:
-            async with asyncio.timeout(deadline.timeout()), self._changed:
-                await self._changed.wait_for(lambda: self.applied.sequence >= sequence or self._is_closing)
-        except TimeoutError as error:
-            raise DeadlineExceeded(f"the indexes do not hold change {sequence} yet") from error
+        while True:
+            if number in self._closing:  # Its files have one owner at a time.
+                await asyncio.shield(self._closing[number])
+            async with self.opening:
+                if (there := self._state.find(number)) is not None:
+                    return there
+                self._state.check_exists(number)
+                if number in self._closing:
+                    continue
+                generation = await asyncio.to_thread(self._open_files, number)
+                try:
+                    await generation.start()
+                except BaseException:
+                    await generation.close()
+                    raise
+                self._state = replace(self._state, opened={**self._state.opened, number: generation})
+            self._close_idle(keep=number)
+            return generation
 
-    async def _change(self, change: Callable[[], Written]) -> Written:
-        written = await self._run(self._write_thread, change)
-        self._wake.set()
+    async def replace(self, record: Record, number: int) -> None:
+        """Commits a record in which a generation that is not the head has another directory, or none."""
+        async with self.opening:
+            opened = dict(self.opened)
+            former = opened.pop(number, None)
+            await self.commit(record, opened=opened)
+        await self.retire(former)
+
+    async def retire(self, former: Generation | None) -> None:
+        """Closes a replaced generation after its last user, then deletes every directory that nobody owns."""
+        if former is not None:
+            await former.close()
+        await asyncio.to_thread(self.generations.delete_unnamed)
+
+    def _open_files(self, number: int) -> Generation:
+        directory = self.generations.path(number)
+        is_frozen = number != self.record.successor
+        if is_frozen:
+            check_files(directory)
+        return Generation(directory, self.make_dense_index, is_frozen=is_frozen)
+
+    def _close_idle(self, keep: int) -> None:
+        """Closes unused snapshots, those opened first before others, when there are more than may be."""
+        record, opened = self.record, dict(self._state.opened)
+        others = [number for number in opened if number not in (keep, record.active, record.successor)]
+        idle = [number for number in others if not opened[number].num_users]
+        for number in idle[: max(0, len(others) + 1 - _MAX_OPEN_SNAPSHOTS)]:
+            self._closing[number] = self.begin(self._close(number, opened.pop(number)))
+        self._state = replace(self._state, opened=opened)
+
+    async def _close(self, number: int, generation: Generation) -> None:
+        try:
+            await generation.close()
+        finally:
+            del self._closing[number]
+
+    async def _configure(self, generation: Generation, settings: CollectionSettings) -> None:
+        changed = replace(generation.settings, temperature=settings.temperature, fusion=settings.fusion)
+        writer = Writer(generation.store, changed.filterable_fields)
+        meta = {"settings": settings_to_json(changed)}
+        async with self.gate:
+            await self.run_writing(lambda: writer.set_meta(meta))
+        generation.settings = changed
+
+    async def _change(self, change: Callable[[Writer], Written], encoder_digest: str = "") -> Written:
+        return await self.to_the_end(self._commit_change(change, encoder_digest))
+
+    async def _commit_change(self, change: Callable[[Writer], Written], encoder_digest: str) -> Written:
+        async with self.gate:
+            head = self.head
+            if encoder_digest not in ("", head.settings.encoder.digest):
+                raise EncoderChanged("the collection was re-encoded meanwhile")
+            writer = Writer(head.store, head.settings.filterable_fields)
+            written = await self.run_writing(lambda: change(writer))
+        head.committed_sequence = max(head.committed_sequence, written.sequence)
+        head.wake()
+        self.written.set()
         return written
 
-    async def _apply_forever(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            try:
-                self.applied = await self._run(self._apply_thread, self._apply)
-            except Exception:  # E.g. a full disk: what is acknowledged is in the store, so trying again is safe.
-                log.exception("indexes cannot be brought up to date", collection=self.settings.name)
-                await asyncio.sleep(_RETRY_SECONDS)
-                self._wake.set()
-                continue
-            async with self._changed:
-                self._changed.notify_all()
-
-    def _load(self) -> Applied:
-        with self.store.reading() as reader:
-            for rows, vectors in reader.scan_vectors():
-                self.dense.add(rows, vectors)
-            last = reader.last_sequence()
-            if self.lexical.applied_sequence is None or self.lexical.applied_sequence > last:
-                self.lexical.clear()
-                for texts in reader.scan_texts():
-                    self.lexical.add(texts)
-                self.lexical.commit(last)
-        return self._apply()
-
-    def _apply(self) -> Applied:
-        """Applies the log from where the lexical index stands to its end. Idempotent."""
-        after = self.lexical.applied_sequence or 0
-        with self.store.reading() as reader:
-            while changes := reader.changes(after, _CHANGES_PER_STEP):
-                added = [change.row for change in changes if change.operation == "added"]
-                removed = [change.row for change in changes if change.operation == "removed"]
-                self.dense.add(*reader.vectors(np.array(added, np.int64)))
-                self.dense.remove(removed)
-                self.lexical.add(reader.texts(added))
-                self.lexical.remove(removed)
-                after = changes[-1].sequence
-            if after != self.lexical.applied_sequence:
-                self.lexical.commit(after)
-            return Applied(after, index_digest(reader, self.settings.encoder.digest))
-
-    def _last_sequence(self) -> int:
-        with self.store.reading() as reader:
-            return reader.last_sequence()
-
-    async def _run(self, threads: Executor, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(threads, work)
+    async def run_writing(self, work: Callable[[], T]) -> T:
+        """Runs work in the one thread that writes to the head."""
+        return await asyncio.get_running_loop().run_in_executor(self.write_thread, work)

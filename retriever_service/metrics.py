@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -29,9 +30,15 @@ class RetrieverMetrics:
     sources: Gauge
     index_bytes: Gauge
     sequence_lag: Gauge
+    recall: Gauge
+    index_progress: Gauge
+    dense_queries: Histogram
+    replication_lag: Gauge
+    publication: Gauge
+    replication_failures: Counter
 
     def observe_stage(self, stage: str, seconds: float) -> None:
-        """Records how long a stage of a request took: "queue", "encode", "search", "fetch" or "commit"."""
+        """Records how long a stage of a request took: "queue", "encode", "search", "fetch", "rerank" or "commit"."""
         self.stage_seconds.labels(stage=stage).observe(seconds)
 
     def observe_batch(self, batch: Batch) -> None:
@@ -65,9 +72,34 @@ class RetrieverMetrics:
         self.index_bytes.labels(collection=collection, index="lexical").set(lexical_bytes)
         self.sequence_lag.labels(collection=collection).set(lag)
 
+    def set_recall(self, collection: str, recall: float) -> None:
+        """Records the dense index's measured recall@10."""
+        self.recall.labels(collection=collection).set(recall)
+
+    def set_index_progress(self, collection: str, ratio: float) -> None:
+        """Records how much of the dense index's loading is done."""
+        self.index_progress.labels(collection=collection).set(ratio)
+
+    def observe_dense_search(self, num_queries: int) -> None:
+        """Records one search of a dense index."""
+        self.dense_queries.observe(num_queries)
+
+    def set_replication_lag(self, lag_seconds: Callable[[], float]) -> None:
+        """Says where a reader's lag is to be asked for."""
+        self.replication_lag.set_function(lag_seconds)
+
+    def set_publication(self, number: int) -> None:
+        """Records the publication that a writer made last, or that a reader serves."""
+        self.publication.set(number)
+
+    def count_replication_failure(self, action: str) -> None:
+        """Counts what did not succeed and is tried again: "publish" or "follow"."""
+        self.replication_failures.labels(action=action).inc()
+
     def forget_collection(self, collection: str) -> None:
         """Drops the gauges of a dropped collection."""
-        for gauge in (self.passages, self.sources, self.index_bytes, self.sequence_lag):
+        index = (self.index_bytes, self.sequence_lag, self.recall, self.index_progress)
+        for gauge in (self.passages, self.sources, *index):
             gauge.remove_by_labels({"collection": collection})
 
 
@@ -99,6 +131,24 @@ def retriever_metrics() -> RetrieverMetrics:
         sources=Gauge("rag_retriever_sources", "Stored sources.", each),
         # What do the indexes cost in memory (dense) and on disk (lexical)?
         index_bytes=Gauge("rag_retriever_index_size_bytes", "Size of an index.", [*each, "index"]),
+        # Does the dense index find what exact search would find?
+        recall=Gauge("rag_retriever_index_recall_ratio", "Measured recall@10 of the dense index.", each),
+        # How far is a start or a rebuild? Below 1 the collection is not served yet, or a merge is under way.
+        index_progress=Gauge("rag_retriever_index_progress_ratio", "Share of the index that is loaded.", each),
+        # Do concurrent callers share the dense index's batches?
+        dense_queries=Histogram(
+            "rag_retriever_dense_search_queries", "Queries per search of a dense index.", buckets=_SIZE_BUCKETS
+        ),
         # Are the indexes behind the store? It should return to 0 within a second of a write.
         sequence_lag=Gauge("rag_retriever_index_lag_changes", "Changes that the indexes do not hold yet.", each),
+        # How stale can a read replica's answers be? 0 on a writer; above its interval it cannot follow.
+        replication_lag=Gauge(
+            "rag_retriever_replication_lag_seconds", "Since a reader's state was certainly the newest publication."
+        ),
+        # Do readers serve what the writer published? The same number on all of them is yes.
+        publication=Gauge("rag_retriever_publication_number", "Last publication made (writer) or served (reader)."),
+        # Is the store that they share reachable and whole?
+        replication_failures=Counter(
+            "rag_retriever_replication_failures", "Failed publications and looks at them.", ["action"]
+        ),
     )

@@ -8,6 +8,7 @@ candidates one ranking with a log prior (`search`, `fusion`), over collections t
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -15,30 +16,34 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from retriever_service.catalog import Catalog
+from retriever_service.backends.protocol import Backend, Served
+from retriever_service.batch import Outcome, Written
 from retriever_service.collection import (
     DEFAULT_COLLECTION,
     CollectionRequest,
-    CollectionSettings,
+    Metric,
     Vectors,
 )
 from retriever_service.encoder import Encoder, EncoderInfo, EncoderInput
 from retriever_service.encoder import Query as QueryText
 from retriever_service.encoding import Encoded, Encoding
-from retriever_service.filters import Condition, Filter, compile_filter
+from retriever_service.filters import Filter, compile_filter
+from retriever_service.generation import Applied
 from retriever_service.library import Library
 from retriever_service.limits import LIMITS, check_count, check_text
-from retriever_service.live_collection import Applied, LiveCollection
+from retriever_service.maintenance import Maintenance
 from retriever_service.metrics import RetrieverMetrics
 from retriever_service.options import QueryInput, RetrievalOptions, mode_of
+from retriever_service.reranking import Reranking
 from retriever_service.search import Hit, Mode, SearchQuery
+from retriever_service.selection import Selection
 from retriever_service.store import EVERYTHING, Page, Reader, StoredPassage
 from retriever_service.upserting import Upsert, UpsertMessage, UpsertResult
 from retriever_service.vectors import check_vector, normalised
-from retriever_service.writing import Outcome, Written
+from serving.batching import BatchPolicy
 from serving.deadline import Deadline, current_deadline
 from serving.errors import Deadline as DeadlineExceeded
-from serving.errors import InvalidRequest, NotFound, RagError
+from serving.errors import InvalidRequest, RagError
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +54,17 @@ class Origin:
     index_generation: int
     applied: Applied
     encoder: EncoderInfo
+    state: str
 
 
 @dataclass(frozen=True, slots=True)
 class Retrieved:
-    """The passages of each query, or its error, in the queries' order; seconds by stage."""
+    """The passages of each query, or its error, in the queries' order; tau and metric as used; seconds by stage."""
 
     results: tuple[tuple[Hit, ...] | RagError, ...]
     origin: Origin
+    temperature: float
+    metric: Metric
     seconds: dict[str, float]
 
 
@@ -74,37 +82,47 @@ class Retriever:
 
     def __init__(
         self,
-        catalog: Catalog,
+        catalog: Backend,
         encoding: Encoding,
         metrics: RetrieverMetrics,
         *,
+        reranking: Reranking | None = None,
         num_search_threads: int = 2,
         refresh_wait_seconds: float = 1.0,
     ) -> None:
         """Takes the parts; `start` opens everything.
 
         Args:
-            catalog: The collections on disk.
+            catalog: Where the collections are.
             encoding: Runs the encoders.
             metrics: Told what happens.
+            reranking: Runs the reranker; None is none.
             num_search_threads: Searches at once.
             refresh_wait_seconds: How long an upsert's answer waits for the indexes to hold it.
         """
         self._threads = ThreadPoolExecutor(num_search_threads, thread_name_prefix="search")
-        self.encoding = encoding
+        self.encoding, self._reranking = encoding, reranking or Reranking(None, BatchPolicy(1, 1))
         self.library = Library(catalog, encoding, self._threads, metrics)
+        self.maintenance = Maintenance(self.library, encoding, metrics)
         self._metrics, self._refresh_wait_seconds = metrics, refresh_wait_seconds
 
     async def start(self) -> None:
         """Loads the default encoder and opens the collections."""
         await self.encoding.start()
+        await self._reranking.start()
         await self.library.start()
 
     async def close(self) -> None:
         """Closes everything; nothing acknowledged is lost when it is not called."""
         await self.library.close()
         await self.encoding.stop()
+        await self._reranking.stop()
         self._threads.shutdown()
+
+    async def check(self) -> None:
+        """Runs each model once; raises when one does not work."""
+        await self.encoding.check()
+        await self._reranking.check()
 
     async def retrieve(self, queries: Sequence[QueryInput], options: RetrievalOptions) -> Retrieved:
         """Finds the passages for each query.
@@ -113,16 +131,17 @@ class Retriever:
             RagError: When the request as a whole is wrong, or not one of its queries could be answered.
         """
         check_count(len(queries), LIMITS.max_queries, "queries", minimum=1)
-        async with self._serving(options.collection) as (collection, encoder):
-            _check_generation(collection, options.index_generation)
-            plan = options.plan(collection.settings)
-            await collection.wait_for(options.min_sequence, current_deadline())
-            prepared, encoded = await self._prepare(queries, options.mode, collection.settings, encoder)
+        async with self._serving(options.collection, options.index_generation) as (served, encoder):
+            plan = options.plan(served.settings, default_top_k=encoder.info.num_passages)
+            await served.generation.wait_for(options.min_sequence, current_deadline())
+            first_look = self._reranking.first_look(plan)
+            prepared, encoded = await self._prepare(queries, options, served, encoder)
             ready = [query for query in prepared if isinstance(query, SearchQuery)]
             if not ready:
                 raise next(error for error in prepared if isinstance(error, RagError))
-            applied = collection.applied
-            found = await collection.search(self._threads, ready, plan)
+            applied = served.generation.applied
+            found = await served.generation.search(self._threads, ready, first_look)
+        found = await self._reranking.rerank(ready, found, plan)
         hits = iter(found.hits)
         results = tuple(query if isinstance(query, RagError) else next(hits) for query in prepared)
         seconds = {
@@ -131,10 +150,19 @@ class Retriever:
             "search": found.search_seconds,
             "fetch": found.fetch_seconds,
         }
-        self._record(collection, results, seconds)
-        return Retrieved(
-            results, Origin(options.collection, collection.index_generation, applied, encoder.info), seconds
-        )
+        if plan.num_reread is not None:
+            seconds["rerank"] = found.rerank_seconds
+        self._record(options.collection, results, seconds)
+        state = self._state(served, applied.sequence, applied.index_digest)
+        origin = Origin(options.collection, served.index_generation, applied, encoder.info, state)
+        return Retrieved(results, origin, plan.temperature, served.settings.metric, seconds)
+
+    async def state_of(self, name: str, index_generation: int = 0) -> str:
+        """A digest of what retrievals search and how it is scored: equal ones, with equal options, find the same."""
+        async with self.library.using(name) as collection, collection.serving(index_generation) as served:
+            generation = served.generation
+            applied = generation.applied
+            return self._state(served, max(generation.committed_sequence, applied.sequence), applied.index_digest)
 
     async def embed(self, inputs: Sequence[EncoderInput], collection: str = "") -> Embedded:
         """Embeds texts with a collection's encoder, or with the server's default one."""
@@ -142,7 +170,7 @@ class Retriever:
         for item in inputs:
             check_text(item.text, LIMITS.max_text_bytes, "texts", may_be_empty=False)
         if collection:
-            async with self._serving(collection) as (_, encoder):
+            async with self._serving(collection, 0) as (_, encoder):
                 pass
         else:
             encoder = self.encoding.default
@@ -176,20 +204,11 @@ class Retriever:
         await self.library.measure(name)
         return result
 
-    async def delete(
-        self, name: str, *, ids: Sequence[str] = (), sources: Sequence[str] = (), matching: Filter | None = None
-    ) -> Written:
-        """Deletes passages by id, by source or by filter; durable, and found by no later search, when it returns."""
-        check_count(len(ids), LIMITS.max_delete_ids, "ids")
-        check_count(len(sources), LIMITS.max_delete_sources, "sources")
+    async def delete(self, name: str, selection: Selection) -> Written:
+        """Deletes passages; durable, and found by no later search, when it returns."""
         async with self.library.using(name) as collection:
-            if matching is not None:
-                condition = compile_filter(matching, collection.settings.filterable_fields)
-            elif ids:
-                condition = Condition(f"p.id IN ({_marks(ids)})", tuple(ids))
-            else:
-                condition = Condition(f"p.source IN ({_marks(sources)})", tuple(sources))
-            written = await collection.delete(condition, sources)
+            condition = selection.condition(collection.settings.filterable_fields)
+            written = await collection.delete(condition, selection.sources)
         self._metrics.count_deleted(name, written.num_deleted)
         await self.library.measure(name)
         return written
@@ -222,25 +241,29 @@ class Retriever:
             return await collection.read(self._threads, lambda reader: reader.list_sources(prefix, after, size))
 
     @asynccontextmanager
-    async def _serving(self, name: str) -> AsyncIterator[tuple[LiveCollection, Encoder]]:
-        """A collection with the encoder that made its vectors."""
-        async with self.library.using(name) as collection:
-            settings = collection.settings
-            encoder = await self.encoding.encoder_of(
-                settings.encoder, collection=name, follows_server=settings.follows_server_encoder
-            )
-            yield collection, encoder
+    async def _serving(self, name: str, index_generation: int) -> AsyncIterator[tuple[Served, Encoder]]:
+        """A generation of a collection, with the encoder that made its vectors."""
+        async with self.library.using(name) as collection, collection.serving(index_generation) as served:
+            yield served, await self._encoder_of(served)
+
+    async def _encoder_of(self, served: Served) -> Encoder:
+        settings = served.settings
+        return await self.encoding.encoder_of(
+            settings.encoder,
+            collection=settings.name,
+            follows_server=settings.follows_server_encoder and served.is_head,
+        )
 
     async def _prepare(
-        self, queries: Sequence[QueryInput], mode: Mode | None, settings: CollectionSettings, encoder: Encoder
+        self, queries: Sequence[QueryInput], options: RetrievalOptions, served: Served, encoder: Encoder
     ) -> tuple[list[SearchQuery | RagError], Encoded]:
         """Checks the queries, and embeds those that need it together."""
         prepared: list[SearchQuery | RagError] = []
         for query in queries:
             try:
-                how, vector = mode_of(query, mode), query.vector
+                how, vector = mode_of(query, options, has_lexical=served.has_lexical), query.vector
                 if vector is not None:
-                    vector = check_vector(vector, settings, "query.vector")
+                    vector = check_vector(vector, served.settings, "query.vector")
                 prepared.append(SearchQuery(how, query.text, None if how is Mode.LEXICAL else vector))
             except RagError as error:
                 prepared.append(error)
@@ -250,34 +273,26 @@ class Retriever:
             if isinstance(query, SearchQuery) and query.mode is not Mode.LEXICAL and query.vector is None
         ]
         encoded = await self.encoding.embed(encoder, [QueryText(queries[i].text) for i in missing])
-        for i, vector in zip(missing, normalised(encoded.vectors, settings.metric), strict=True):
+        for i, vector in zip(missing, normalised(encoded.vectors, served.settings.metric), strict=True):
             prepared[i] = replace(prepared[i], vector=vector)  # type: ignore[type-var]
         return prepared, encoded
 
     async def _open_upsert(self, name: str, *, replaces_sources: bool) -> Upsert:
         if name == DEFAULT_COLLECTION and not self.library.has(name):
             await self.library.create(CollectionRequest(name))
-        async with self._serving(name) as (collection, encoder):
-            return Upsert(collection, encoder, self.encoding, self._threads, replaces_sources=replaces_sources)
+        async with self.library.using(name) as collection:
+            return Upsert(collection, self.encoding, self._threads, replaces_sources=replaces_sources)
 
     def _record(
-        self, collection: LiveCollection, results: Sequence[tuple[Hit, ...] | RagError], seconds: dict[str, float]
+        self, collection: str, results: Sequence[tuple[Hit, ...] | RagError], seconds: dict[str, float]
     ) -> None:
         for stage, duration in seconds.items():
             self._metrics.observe_stage(stage, duration)
         for result in results:
             if not isinstance(result, RagError):
-                self._metrics.count_query(collection.settings.name, len(result))
+                self._metrics.count_query(collection, len(result))
 
-
-def _check_generation(collection: LiveCollection, pinned: int) -> None:
-    if pinned not in (0, collection.index_generation):
-        raise NotFound(
-            f"collection {collection.settings.name!r} has no index generation {pinned}; "
-            f"the active one is {collection.index_generation}",
-            reason="INDEX_GENERATION_NOT_FOUND",
-        )
-
-
-def _marks(values: Sequence[str]) -> str:
-    return ", ".join("?" * len(values))
+    def _state(self, served: Served, sequence: int, index_digest: str) -> str:
+        """SHA-256 (hex) over what decides what a retrieval finds, besides its options."""
+        known = (served.index_generation, sequence, index_digest, served.settings, self._reranking.digest)
+        return hashlib.sha256(repr(known).encode()).hexdigest()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 from serving.errors import FailedPrecondition
@@ -25,7 +27,6 @@ CREATE TABLE passages (
   content_digest BLOB NOT NULL UNIQUE,
   sequence INTEGER NOT NULL           -- of the last write
 );
-CREATE INDEX passages_by_source ON passages (source);
 CREATE TABLE vectors (row INTEGER PRIMARY KEY, vector BLOB NOT NULL);   -- float32, little-endian
 CREATE TABLE fields (                 -- the filterable part of the metadata, one entry per value
   name TEXT NOT NULL, value NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (name, value, row)
@@ -41,6 +42,8 @@ CREATE TABLE changes (                -- the change log; holds no content, so th
   operation TEXT NOT NULL             -- added | removed | patched
 );
 """
+# What a file can do without, slowly: of another release's file, nothing but speed depends on it.
+_INDEX = "CREATE INDEX IF NOT EXISTS passages_in_order ON passages (source, start_char, id);"
 
 # From version n to n + 1. A release that changes the tables adds its step here.
 _MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {}
@@ -56,9 +59,41 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def connect_frozen(path: Path) -> sqlite3.Connection:
+    """A connection to a file that nobody changes: without locks, and no file appears beside it.
+
+    Raises:
+        FailedPrecondition: When the file is of another format than this program's.
+    """
+    uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    if (version := version_of(connection)) != SCHEMA_VERSION:
+        connection.close()
+        check_format(version, SCHEMA_VERSION, path)
+        raise FailedPrecondition(
+            f"{path} has format version {version}: it is brought to {SCHEMA_VERSION} when this release opens it to write",
+            reason="FORMAT_TOO_OLD",
+        )
+    connection.execute("PRAGMA cache_size = -65536")
+    connection.execute("PRAGMA mmap_size = 1073741824")
+    return connection
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """The file's format version."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def sync_file(path: Path) -> None:
+    """Makes a file's content durable."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def create(connection: sqlite3.Connection) -> None:
     """Makes the tables in an empty database."""
-    connection.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    connection.executescript(f"BEGIN; {_TABLES} {_INDEX} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
@@ -67,14 +102,39 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     Raises:
         FailedPrecondition: When the file is newer than this program.
     """
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > SCHEMA_VERSION:
-        raise FailedPrecondition(
-            f"{path} has format version {version}, this program reads up to {SCHEMA_VERSION}: use a newer release",
-            reason="FORMAT_TOO_NEW",
-        )
+    version = version_of(connection)
+    check_format(version, SCHEMA_VERSION, path)
     for step in range(version, SCHEMA_VERSION):
         connection.execute("BEGIN IMMEDIATE")
         with connection:  # Commits, or rolls back when the step fails.
             _MIGRATIONS[step](connection)
             connection.execute(f"PRAGMA user_version = {step + 1}")
+    connection.execute(_INDEX)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Writes one consistent state of a store into a new file, durably, while others write on.
+
+    The copy holds live content alone: nothing deleted is left in its free space.
+    """
+    with closing(sqlite3.connect(source, isolation_level=None)) as connection:
+        connection.execute("VACUUM INTO ?", (str(target),))
+    sync_file(target)
+
+
+def check_format(version: int, newest: int, where: Path | str) -> None:
+    """Checks that this program can read something.
+
+    Args:
+        version: Its format.
+        newest: The newest format of its kind that this program knows.
+        where: For the message.
+
+    Raises:
+        FailedPrecondition: When its format is newer.
+    """
+    if version > newest:
+        raise FailedPrecondition(
+            f"{where} has format version {version}, this program reads up to {newest}: use a newer release",
+            reason="FORMAT_TOO_NEW",
+        )

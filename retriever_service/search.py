@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import enum
-import functools
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
-from retriever_service.collection import Passage, Rows, Scores, Vectors
-from retriever_service.dense_index import DenseIndex
+from retriever_service.candidates import Candidates, LexicalStage
+from retriever_service.collection import LexicalScoring, Passage, Rows, Scores, Vectors
+from retriever_service.dense_index import VectorSearch
+from retriever_service.diversity import by_marginal_relevance, content_key
 from retriever_service.filters import Condition
 from retriever_service.fusion import Fusion, FusionMethod, best, linear, log_prior, reciprocal_rank
 from retriever_service.lexical_index import LexicalIndex
 from retriever_service.store import Reader
-
-# A filter that leaves fewer passages is searched exactly among them; one that leaves more is applied to candidates,
-# of which more are fetched until enough match. Gathering 10k vectors of 384 dimensions takes about 2 ms.
-_MAX_EXACT_ROWS = 10_000
-_OVER_FETCH = 4
+from retriever_service.tf_idf import TfIdf
 
 
 class Mode(enum.StrEnum):
@@ -52,6 +50,12 @@ class Plan:
         min_score: Hits whose final score is lower are dropped.
         condition: What passages must match; None is everything.
         with_vectors: Whether hits carry their stored vector.
+        lexical_scoring: What the lexical score is.
+        relevance: Of maximal marginal relevance; None ranks by score alone.
+        num_neighbors: Passages before and after each hit that it carries.
+        num_reread: Hits that a reranker reads again; None is no reranking. It is then the reranker's score that
+            `min_score` and `relevance` go by, and the prior is made of.
+        rerank_temperature: tau of that prior.
     """
 
     top_k: int
@@ -61,6 +65,11 @@ class Plan:
     min_score: float = -np.inf
     condition: Condition | None = None
     with_vectors: bool = False
+    lexical_scoring: LexicalScoring = LexicalScoring.BM25
+    relevance: float | None = None
+    num_neighbors: int = 0
+    num_reread: int | None = None
+    rerank_temperature: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,8 @@ class Hit:
     lexical_score: float | None
     log_prior: float
     vector: Vectors | None = None
+    rerank_score: float | None = None
+    neighbors: tuple[Passage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,23 +93,37 @@ class Found:
     hits: tuple[tuple[Hit, ...], ...]
     search_seconds: float
     fetch_seconds: float
+    rerank_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Ranked:
-    """A query's best rows, best first, with their scores."""
+    """A query's candidates, best first, with their scores; `prior` are those that the prior is made of."""
 
     rows: Rows
     scores: Scores
+    prior: Scores
     dense: Scores | None
     lexical: Scores | None
-    log_prior: Scores
+
+    def at(self, positions: Sequence[int]) -> _Ranked:
+        """Some of them, in this order."""
+        chosen = np.array(positions, np.int64)
+        dense, lexical = (None if one is None else one[chosen] for one in (self.dense, self.lexical))
+        return replace(
+            self,
+            rows=self.rows[chosen],
+            scores=self.scores[chosen],
+            prior=self.prior[chosen],
+            dense=dense,
+            lexical=lexical,
+        )
 
 
 class Search:
     """Searches one state of a collection for one request."""
 
-    def __init__(self, reader: Reader, dense: DenseIndex, lexical: LexicalIndex, plan: Plan) -> None:
+    def __init__(self, reader: Reader, dense: VectorSearch, lexical: LexicalIndex, plan: Plan) -> None:
         """Prepares a search.
 
         Args:
@@ -108,65 +133,27 @@ class Search:
             lexical: The lexical index.
             plan: How to search.
         """
-        self._reader, self._dense, self._lexical, self._plan = reader, dense, lexical, plan
-        self._few: Rows | None = None  # The rows that match the filter, when they are few.
-        if plan.condition is not None:
-            rows = reader.matching_rows(plan.condition, _MAX_EXACT_ROWS + 1)
-            self._few = rows if len(rows) <= _MAX_EXACT_ROWS else None
+        self._reader, self._plan = reader, plan
+        self._lexical: LexicalStage = lexical
+        if plan.lexical_scoring is LexicalScoring.TF_IDF:
+            self._lexical = TfIdf(lexical, reader.texts)
+        self._candidates = Candidates(reader, dense, self._lexical, count=plan.num_candidates, condition=plan.condition)
+        self._passages: dict[int, Passage] = {}
 
     def run(self, queries: Sequence[SearchQuery]) -> Found:
         """Finds the passages for each query."""
         started = time.monotonic()
-        dense = self._dense_candidates(queries)
-        lexical = [self._lexical_candidates(query) for query in queries]
+        nothing = np.empty(0, np.int64), np.empty(0)
+        dense = self._candidates.dense([query.vector for query in queries])
+        lexical = [nothing if query.mode is Mode.DENSE else self._candidates.lexical(query.text) for query in queries]
         rows, vectors = self._existing(dense + [rows for rows, _ in lexical])
         ranked = [self._rank(query, dense[i], lexical[i], rows, vectors) for i, query in enumerate(queries)]
         searched = time.monotonic()
-        hits = self._fetch(ranked, rows, vectors)
+        chosen = self._choose(ranked, rows, vectors)
+        hits = tuple(self._hits(one, rows, vectors) for one in chosen)
+        if self._plan.num_neighbors:
+            hits = self._with_neighbors(hits)
         return Found(hits, searched - started, time.monotonic() - searched)
-
-    def _dense_candidates(self, queries: Sequence[SearchQuery]) -> list[Rows]:
-        """Rows of each query's dense stage, best first; empty where the mode has none."""
-        candidates = [np.empty(0, np.int64) for _ in queries]
-        chosen = [i for i, query in enumerate(queries) if query.vector is not None]
-        if not chosen:
-            return candidates
-        count = self._plan.num_candidates
-        vectors = np.stack([query.vector for query in queries if query.vector is not None])
-        if self._few is not None:
-            found = self._dense.search_among(vectors, self._few, count).rows
-        elif self._plan.condition is None:
-            found = self._dense.search(vectors, count).rows
-        else:
-            for i, vector in zip(chosen, vectors, strict=True):
-                candidates[i] = self._over_fetch(functools.partial(self._nearest, vector[None]))
-            return candidates
-        for i, rows in zip(chosen, found, strict=True):
-            candidates[i] = _present(rows)
-        return candidates
-
-    def _nearest(self, vector: Vectors, count: int) -> Rows:
-        return _present(self._dense.search(vector, count).rows[0])
-
-    def _lexical_candidates(self, query: SearchQuery) -> tuple[Rows, Scores]:
-        if query.mode is Mode.DENSE:
-            return np.empty(0, np.int64), np.empty(0)
-        if self._few is not None or self._plan.condition is None:
-            return self._lexical.search(query.text, self._plan.num_candidates, self._few)
-        rows = self._over_fetch(lambda n: self._lexical.search(query.text, n)[0])
-        return rows, self._lexical.scores(query.text, rows)
-
-    def _over_fetch(self, find: Callable[[int], Rows]) -> Rows:
-        """The first `num_candidates` of what `find` finds that match the filter, or all that do."""
-        assert self._plan.condition is not None
-        count = self._plan.num_candidates
-        fetched = count * _OVER_FETCH
-        while True:
-            rows = find(fetched)
-            matching = rows[np.isin(rows, self._reader.keep_matching(rows, self._plan.condition))]
-            if len(matching) >= count or len(rows) < fetched:
-                return matching[:count]
-            fetched *= _OVER_FETCH
 
     def _existing(self, candidates: Sequence[Rows]) -> tuple[Rows, Vectors]:
         """Ascending rows (N,) of all candidates that exist and match in this state, and their vectors (N, D)."""
@@ -185,15 +172,10 @@ class Search:
             dense_scores = chosen @ query.vector.astype(np.float64) if len(rows) else np.empty(0)
         if query.mode is not Mode.DENSE:
             lexical_scores = self._lexical_scores(query, rows, lexical)
-        scores, prior_scores = self._fuse(rows, dense_scores, lexical_scores, dense, lexical[0])
-        order = best(scores, rows, self._plan.top_k)
-        order = order[scores[order] >= self._plan.min_score]
-        return _Ranked(
-            rows[order],
-            scores[order],
-            None if dense_scores is None else dense_scores[order],
-            None if lexical_scores is None else lexical_scores[order],
-            log_prior(prior_scores[order], self._plan.temperature),
+        scores, prior = self._fuse(rows, dense_scores, lexical_scores, dense, lexical[0])
+        order = best(scores, rows, len(rows))
+        return _Ranked(rows, scores, prior, dense_scores, lexical_scores).at(
+            order[scores[order] >= self._plan.min_score].tolist()
         )
 
     def _lexical_scores(self, query: SearchQuery, rows: Rows, found: tuple[Rows, Scores]) -> Scores:
@@ -220,25 +202,62 @@ class Search:
         fused = linear(dense, lexical, fusion)
         return fused, fused
 
-    def _fetch(self, ranked: Sequence[_Ranked], existing: Rows, vectors: Vectors) -> tuple[tuple[Hit, ...], ...]:
-        passages = self._reader.passages(np.unique(np.concatenate([one.rows for one in ranked])))
+    def _choose(self, ranked: Sequence[_Ranked], existing: Rows, vectors: Vectors) -> list[_Ranked]:
+        """The first `top_k` of each query in the order asked for; of equal content the first alone."""
+        orders = [iter(self._order(one, existing, vectors)) for one in ranked]
+        chosen: list[list[int]] = [[] for _ in ranked]
+        seen: list[set[tuple[str, str]]] = [set() for _ in ranked]
+        pending: Iterable[int] = range(len(ranked))
+        while pending:
+            taken = {i: list(islice(orders[i], self._plan.top_k - len(chosen[i]))) for i in pending}
+            self._read([int(ranked[i].rows[position]) for i, positions in taken.items() for position in positions])
+            for i, positions in taken.items():
+                for position in positions:
+                    key = content_key(self._passages[int(ranked[i].rows[position])])
+                    if key not in seen[i]:
+                        chosen[i].append(position)
+                        seen[i].add(key)
+            pending = [i for i, positions in taken.items() if positions and len(chosen[i]) < self._plan.top_k]
+        return [one.at(positions) for one, positions in zip(ranked, chosen, strict=True)]
 
-        def hit(one: _Ranked, i: int) -> Hit:
-            row = int(one.rows[i])
-            return Hit(
-                passages[row],
+    def _order(self, one: _Ranked, existing: Rows, vectors: Vectors) -> Iterable[int]:
+        if self._plan.relevance is None:
+            return range(len(one.rows))
+        return by_marginal_relevance(one.scores, vectors[np.searchsorted(existing, one.rows)], self._plan.relevance)
+
+    def _read(self, rows: Iterable[int]) -> None:
+        missing = set(rows) - self._passages.keys()
+        if missing:
+            self._passages.update(self._reader.passages(np.array(sorted(missing), np.int64)))
+
+    def _hits(self, one: _Ranked, existing: Rows, vectors: Vectors) -> tuple[Hit, ...]:
+        log_priors = log_prior(one.prior, self._plan.temperature)
+        return tuple(
+            Hit(
+                self._passages[row],
                 float(one.scores[i]),
                 None if one.dense is None else float(one.dense[i]),
                 None if one.lexical is None else float(one.lexical[i]),
-                float(one.log_prior[i]),
+                float(log_priors[i]),
                 vectors[np.searchsorted(existing, row)] if self._plan.with_vectors else None,
             )
+            for i, row in enumerate(one.rows.tolist())
+        )
 
-        return tuple(tuple(hit(one, i) for i in range(len(one.rows))) for one in ranked)
+    def _with_neighbors(self, hits: tuple[tuple[Hit, ...], ...]) -> tuple[tuple[Hit, ...], ...]:
+        """The hits with the passages beside them, those that match the filter."""
+        passages = {hit.passage.id: hit.passage for of_query in hits for hit in of_query}
+        beside = {id_: self._reader.rows_beside(passage, self._plan.num_neighbors) for id_, passage in passages.items()}
+        rows = np.unique(np.array([row for found in beside.values() for row in found], np.int64))
+        if self._plan.condition is not None:
+            rows = self._reader.keep_matching(rows, self._plan.condition)
+        allowed = set(rows.tolist())
+        self._read(allowed)
 
+        def neighbors(hit: Hit) -> tuple[Passage, ...]:
+            return tuple(self._passages[row] for row in beside[hit.passage.id] if row in allowed)
 
-def _present(rows: Rows) -> Rows:
-    return rows[rows >= 0]
+        return tuple(tuple(replace(hit, neighbors=neighbors(hit)) for hit in of_query) for of_query in hits)
 
 
 def _ranks(rows: Rows, stage: Rows) -> Scores:

@@ -8,30 +8,32 @@ from typing import Any
 
 from protos.rag.v1 import common_pb2 as common
 from protos.rag.v1 import retriever_pb2 as wire
-from protos.rag.v1 import retriever_pb2_grpc
 from retriever_service import convert
 from retriever_service.collection import DEFAULT_COLLECTION
 from retriever_service.convert_collection import (
     collection_to,
     encoder_to,
+    metric_to,
     provenance_to,
     request_from,
     timings_to,
     upsert_to,
 )
+from retriever_service.convert_generations import selection_from
 from retriever_service.encoder import PassageText, Query
 from retriever_service.limits import LIMITS, check_text
+from retriever_service.maintenance_servicer import MaintenanceServicer
 from retriever_service.retriever import Retriever
 from retriever_service.search import Hit
 from retriever_service.upserting import UpsertMessage
 from serving.admission import Admission
-from serving.errors import InvalidRequest, RagError, Unimplemented
+from serving.errors import InvalidRequest, RagError
 from serving.status import item_status
 
 _BYTES_PER_TOKEN = 4
 
 
-class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
+class RetrieverServicer(MaintenanceServicer):
     """Serves a retriever."""
 
     def __init__(
@@ -48,11 +50,12 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         Args:
             retriever: Does the work.
             admission: Room for queries and texts.
-            upsert_admission: Room for upsert streams.
+            upsert_admission: Room for streams that write or read whole collections.
             build_version: For provenance and GetInfo.
             max_message_bytes: The transport's limit, for GetInfo.
         """
-        self._retriever, self._library = retriever, retriever.library
+        super().__init__(retriever.maintenance, retriever.library, upsert_admission)
+        self._retriever = retriever
         self._admission, self._upsert_admission = admission, upsert_admission
         self._build_version, self._max_message_bytes = build_version, max_message_bytes
         self._started_at = time.time()
@@ -69,6 +72,8 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             results=[_result_to(result) for result in found.results],
             provenance=provenance_to(found.origin, self._build_version),
             timings=timings_to({**found.seconds, "total": time.monotonic() - started}),
+            temperature=found.temperature,
+            metric=metric_to(found.metric),
         )
 
     async def Embed(self, request: wire.EmbedRequest, context: Any) -> wire.EmbedResponse:
@@ -100,15 +105,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
     async def Delete(self, request: wire.DeleteRequest, context: Any) -> wire.DeleteResponse:
         """Deletes passages."""
         name = request.collection or DEFAULT_COLLECTION
-        match request.WhichOneof("selector"):
-            case "ids":
-                written = await self._retriever.delete(name, ids=request.ids.ids)
-            case "sources":
-                written = await self._retriever.delete(name, sources=request.sources.names)
-            case "filter":
-                written = await self._retriever.delete(name, matching=convert.filter_from(request.filter))
-            case _:
-                raise InvalidRequest("selector is missing: give ids, sources or a filter", field="selector")
+        written = await self._retriever.delete(name, selection_from(request))
         return wire.DeleteResponse(num_deleted=written.num_deleted, sequence=written.sequence)
 
     async def GetPassages(self, request: wire.GetPassagesRequest, context: Any) -> wire.GetPassagesResponse:
@@ -175,6 +172,14 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         info = await self._library.describe(request.collection or DEFAULT_COLLECTION)
         return wire.DescribeCollectionResponse(collection=collection_to(info))
 
+    async def GetCollectionState(
+        self, request: wire.GetCollectionStateRequest, context: Any
+    ) -> wire.GetCollectionStateResponse:
+        """Names the state that retrievals come from now."""
+        name = request.collection or DEFAULT_COLLECTION
+        state = await self._retriever.state_of(name, request.index_generation)
+        return wire.GetCollectionStateResponse(collection_state=state)
+
     async def ListCollections(self, request: wire.ListCollectionsRequest, context: Any) -> wire.ListCollectionsResponse:
         """Lists the collections."""
         return wire.ListCollectionsResponse(
@@ -207,45 +212,6 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             collections=[collection_to(info) for info in await self._library.describe_all()],
             role=wire.RetrieverServiceGetInfoResponse.ROLE_WRITER,
         )
-
-    async def Purge(self, request: wire.PurgeRequest, context: Any) -> wire.PurgeResponse:
-        """Comes later."""
-        raise Unimplemented("Purge is not served yet")
-
-    async def PatchMetadata(self, request: wire.PatchMetadataRequest, context: Any) -> wire.PatchMetadataResponse:
-        """Comes later."""
-        raise Unimplemented("PatchMetadata is not served yet")
-
-    async def CreateSnapshot(self, request: wire.CreateSnapshotRequest, context: Any) -> wire.CreateSnapshotResponse:
-        """Comes later."""
-        raise Unimplemented("CreateSnapshot is not served yet")
-
-    async def ListSnapshots(self, request: wire.ListSnapshotsRequest, context: Any) -> wire.ListSnapshotsResponse:
-        """Comes later."""
-        raise Unimplemented("ListSnapshots is not served yet")
-
-    async def ActivateSnapshot(
-        self, request: wire.ActivateSnapshotRequest, context: Any
-    ) -> wire.ActivateSnapshotResponse:
-        """Comes later."""
-        raise Unimplemented("ActivateSnapshot is not served yet")
-
-    def DiffSnapshots(self, request: wire.DiffSnapshotsRequest, context: Any) -> AsyncIterator[Any]:
-        """Comes later."""
-        return _unimplemented_stream("DiffSnapshots")
-
-    def ExportCollection(self, request: wire.ExportCollectionRequest, context: Any) -> AsyncIterator[Any]:
-        """Comes later."""
-        return _unimplemented_stream("ExportCollection")
-
-    def ReencodeCollection(self, request: wire.ReencodeCollectionRequest, context: Any) -> AsyncIterator[Any]:
-        """Comes later."""
-        return _unimplemented_stream("ReencodeCollection")
-
-
-async def _unimplemented_stream(name: str) -> AsyncIterator[Any]:
-    raise Unimplemented(f"{name} is not served yet")
-    yield
 
 
 def _result_to(result: tuple[Hit, ...] | RagError) -> wire.QueryResult:

@@ -1,4 +1,4 @@
-"""The source of truth of one collection: an SQLite file. Reading; `writing` holds the transactions that change it."""
+"""The source of truth of one index generation: an SQLite file. Reading; `writing` holds what changes it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ import numpy as np
 from retriever_service import schema
 from retriever_service.collection import Passage, Rows, Source, Span, Vectors
 from retriever_service.filters import Condition
+from retriever_service.neighbors import rows_beside
+from retriever_service.row_sets import RowSets
 
 _MAX_PAGE_CHARS = 2 * 1024 * 1024  # So that a page fits into a message.
+_MAX_ROW, _VECTORS_PER_BATCH = (1 << 63) - 1, 8_192
 EVERYTHING = Condition("TRUE", ())
 _PASSAGE = "id, title, text, source, start_char, end_char, page, metadata, sequence"
 
@@ -49,19 +52,25 @@ class Page:
 
 
 class Store:
-    """One collection's file. Any thread may read; each has a connection of its own."""
+    """One generation's file. Any thread may read; each has a connection of its own."""
 
-    def __init__(self, path: Path) -> None:
-        """Opens an existing file, migrating it when it is of an older format.
+    def __init__(self, path: Path, *, is_frozen: bool = False) -> None:
+        """Opens an existing file, migrating it when it is of an older format and not frozen.
+
+        Args:
+            path: The file.
+            is_frozen: Nobody changes the file any more: it is read without locks, and never written.
 
         Raises:
-            FailedPrecondition: When the file is of a newer format.
+            FailedPrecondition: When the file is of another format than it can be brought to.
         """
-        self.path = path
+        self.path, self._is_frozen = path, is_frozen
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
-        schema.migrate(self.connection(), path)
+        self._row_sets = RowSets()
+        if not is_frozen:
+            schema.migrate(self.connection(), path)
 
     @classmethod
     def create(cls, path: Path) -> Store:
@@ -74,11 +83,14 @@ class Store:
         """The calling thread's connection."""
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = schema.connect(self.path)
+            connection = self._connect()
             self._local.connection = connection
             with self._lock:
                 self._connections.append(connection)
         return connection
+
+    def _connect(self) -> sqlite3.Connection:
+        return schema.connect_frozen(self.path) if self._is_frozen else schema.connect(self.path)
 
     def close(self) -> None:
         """Closes every thread's connection; nobody may use the store any more."""
@@ -93,16 +105,23 @@ class Store:
         connection = self.connection()
         connection.execute("BEGIN")
         try:
-            yield Reader(connection)
+            yield Reader(connection, self._row_sets)
         finally:
             connection.execute("COMMIT")
+
+    @contextmanager
+    def scanning(self) -> Iterator[Reader]:
+        """The same for a long read: with a connection of its own, closed when done."""
+        with closing(self._connect()) as connection:
+            connection.execute("BEGIN")
+            yield Reader(connection)
 
 
 class Reader:
     """Reads one state of a collection."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: sqlite3.Connection, row_sets: RowSets | None = None) -> None:
+        self._connection, self._row_sets = connection, row_sets or RowSets(0)
 
     def meta(self, key: str, default: str = "") -> str:
         """A value of the collection itself."""
@@ -119,6 +138,12 @@ class Reader:
         sql = f"SELECT count(*) FROM passages p WHERE {condition.sql}"
         return int(self._connection.execute(sql, condition.parameters).fetchone()[0])
 
+    def known_sources(self, names: Sequence[str]) -> list[str]:
+        """Those of the names that are recorded anywhere."""
+        sql = f"SELECT name FROM ({_SOURCE_NAMES} UNION SELECT source FROM duplicates) WHERE name IN "
+        found = self._connection.execute(f"{sql} (SELECT value FROM json_each(?))", (json.dumps(list(names)),))
+        return [name for (name,) in found]
+
     def num_sources(self) -> int:
         """Distinct sources of passages, and sources recorded without any."""
         return int(self._connection.execute(f"SELECT count(*) FROM ({_SOURCE_NAMES})").fetchone()[0])
@@ -130,9 +155,14 @@ class Reader:
 
     def matching_rows(self, condition: Condition, limit: int) -> Rows:
         """Rows that match, in no order, `limit` at most."""
-        sql = f"SELECT p.row FROM passages p WHERE {condition.sql} LIMIT ?"
-        found = self._connection.execute(sql, (*condition.parameters, limit))
-        return np.fromiter((row for (row,) in found), np.int64)
+        sequence = self.last_sequence()
+        rows = self._row_sets.get(condition, limit, sequence)
+        if rows is None:
+            sql = f"SELECT p.row FROM passages p WHERE {condition.sql} LIMIT ?"
+            found = self._connection.execute(sql, (*condition.parameters, limit))
+            rows = np.fromiter((row for (row,) in found), np.int64)
+            self._row_sets.put(condition, limit, sequence, rows)
+        return rows
 
     def keep_matching(self, rows: Rows, condition: Condition) -> Rows:
         """Those of `rows` that exist and match, in no order."""
@@ -145,11 +175,18 @@ class Reader:
         sql = "SELECT row, vector FROM vectors WHERE row IN (SELECT value FROM json_each(?)) ORDER BY row"
         return _stack(self._connection.execute(sql, (json.dumps(rows.tolist()),)).fetchall())
 
-    def scan_vectors(self, batch_size: int = 8_192) -> Iterator[tuple[Rows, Vectors]]:
-        """Every row's vector, ascending, batch by batch."""
-        cursor = self._connection.execute("SELECT row, vector FROM vectors ORDER BY row")
-        while batch := cursor.fetchmany(batch_size):
+    def scan_vectors(self, after: int = 0, up_to: int | None = None) -> Iterator[tuple[Rows, Vectors]]:
+        """Vectors of the rows in (after, up_to], ascending, batch by batch."""
+        sql = "SELECT row, vector FROM vectors WHERE row > ? AND row <= ? ORDER BY row"
+        cursor = self._connection.execute(sql, (after, _MAX_ROW if up_to is None else up_to))
+        while batch := cursor.fetchmany(_VECTORS_PER_BATCH):
             yield _stack(batch)
+
+    def row_at(self, after: int, offset: int) -> int | None:
+        """The row that has `offset` rows between itself and `after`; None beyond the last."""
+        sql = "SELECT row FROM vectors WHERE row > ? ORDER BY row LIMIT 1 OFFSET ?"
+        found = self._connection.execute(sql, (after, offset)).fetchone()
+        return int(found[0]) if found else None
 
     def texts(self, rows: Sequence[int]) -> list[tuple[int, str, str]]:
         """(row, title, text) of those rows that exist."""
@@ -162,6 +199,19 @@ class Reader:
         while batch := cursor.fetchmany(batch_size):
             yield batch
 
+    def scan_passages(self, batch_size: int, *, with_vectors: bool) -> Iterator[list[StoredPassage]]:
+        """Every passage by ascending row, batch by batch."""
+        vector = "vector" if with_vectors else "NULL"
+        sql = f"SELECT {vector}, {_PASSAGE} FROM passages LEFT JOIN vectors USING (row) ORDER BY row"
+        cursor = self._connection.execute(sql)
+        while batch := cursor.fetchmany(batch_size):
+            yield [StoredPassage(passage_from(columns), blob and vector_from(blob)) for blob, *columns in batch]
+
+    def scan_versions(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """(id, what makes two passages of this id equal) of every passage, in id order."""
+        sql = "SELECT id, content_digest, source, start_char, end_char, page, metadata FROM passages ORDER BY id"
+        return ((id_, tuple(version)) for id_, *version in self._connection.execute(sql))
+
     def passages(self, rows: Rows) -> dict[int, Passage]:
         """The passages of those rows that exist."""
         sql = f"SELECT row, {_PASSAGE} FROM passages WHERE row IN (SELECT value FROM json_each(?))"
@@ -173,6 +223,10 @@ class Reader:
         sql = f"SELECT row, {_PASSAGE} FROM passages WHERE id IN (SELECT value FROM json_each(?))"
         found = self._connection.execute(sql, (json.dumps(list(ids)),))
         return {columns[0]: (row, passage_from(columns)) for row, *columns in found}
+
+    def rows_beside(self, passage: Passage, count: int) -> list[int]:
+        """Rows of the `count` passages before and after one in its source, in order, whatever filter there is."""
+        return rows_beside(self._connection, passage, count)
 
     def vectors_by_digest(self, digests: Sequence[str]) -> dict[str, Vectors]:
         """Vectors (D,) of stored passages by content digest (hex); at most 10,000."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+from retriever_service.backends.protocol import OpenCollection
+from retriever_service.batch import Batch, EncodedPassage, ItemOutcome, Outcome, Written
 from retriever_service.collection import Passage, Source, Vectors, check_passage
-from retriever_service.encoder import Encoder, PassageText
+from retriever_service.encoder import PassageText
 from retriever_service.encoding import Encoding
 from retriever_service.limits import LIMITS, check_count, check_text
-from retriever_service.live_collection import LiveCollection
+from retriever_service.live_collection import EncoderChanged
 from retriever_service.vectors import check_vector, normalised
-from retriever_service.writing import Batch, EncodedPassage, ItemOutcome, Outcome, Written
-from serving.errors import InvalidRequest, RagError
+from serving.errors import FailedPrecondition, InvalidRequest, RagError
 
 BATCH_SIZE = 64  # Passages per transaction. What an interrupted stream has committed is not encoded again.
 
@@ -66,6 +69,21 @@ class _Waiting:
     result: ItemResult
 
 
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """A passage with its vector (D,) and the digest of the encoder whose vectors these are; `given` by the caller."""
+
+    passage: Passage
+    vector: Vectors
+    given: Vectors | None
+    result: ItemResult
+    encoder_digest: str
+
+    @property
+    def is_given(self) -> bool:
+        return self.given is not None
+
+
 class Upsert:
     """Takes a stream's messages one after the other; `finish` after the last.
 
@@ -75,8 +93,7 @@ class Upsert:
 
     def __init__(
         self,
-        collection: LiveCollection,
-        encoder: Encoder,
+        collection: OpenCollection,
         encoding: Encoding,
         threads: Executor,
         *,
@@ -86,17 +103,17 @@ class Upsert:
 
         Args:
             collection: Where to.
-            encoder: The collection's.
             encoding: Runs the encoder, queries first.
             threads: For reading the store.
             replaces_sources: Whether passages of the stream's sources that it does not hold are deleted.
         """
-        self._collection, self._encoder, self._encoding, self._threads = collection, encoder, encoding, threads
+        self._collection, self._encoding, self._threads = collection, encoding, threads
         self._replaces_sources = replaces_sources
+        self._encoder_digest = collection.settings.encoder.digest  # Given vectors are of this encoder.
         self._sources: dict[str, Source] = {}
         self._incomplete_sources: set[str] = set()
         self._waiting: list[_Waiting] = []
-        self._held: list[tuple[EncodedPassage, ItemResult]] = []  # Of a replacing stream.
+        self._held: list[_Encoded] = []  # Of a replacing stream.
         self._num_held_bytes = 0
         self.result = UpsertResult()
 
@@ -122,15 +139,14 @@ class Upsert:
         """Commits what is left, with the sources, and returns the tally."""
         if self._replaces_sources and not self._sources:
             raise InvalidRequest("replace_sources needs sources to replace", field="sources")
-        encoded = self._held + await self._encode()
+        encoded = self._held + await self._encode(self._waiting)
+        self._waiting = []
         batch = Batch(
-            passages=[passage for passage, _ in encoded],
             sources=[self._settled(source) for source in self._sources.values()],
             replaced_sources=list(self._sources) if self._replaces_sources else (),
             held_ids=frozenset(item.id for item in self.result.items),
         )
-        async with self._collection.in_use():
-            self._account(await self._collection.write(batch), [result for _, result in encoded])
+        await self._write(encoded, batch)
         return self.result
 
     def _take(self, item: UpsertItem) -> None:
@@ -150,36 +166,70 @@ class Upsert:
         self._waiting.append(_Waiting(passage, vector, result))
 
     async def _flush(self) -> None:
-        encoded = await self._encode()
+        batch, self._waiting = self._waiting[:BATCH_SIZE], self._waiting[BATCH_SIZE:]
+        encoded = await self._encode(batch)
         if self._replaces_sources:
             self._held += encoded
-            self._num_held_bytes += sum(len(one.passage.text) + one.vector.nbytes for one, _ in encoded)
+            self._num_held_bytes += sum(len(one.passage.text) + one.vector.nbytes for one in encoded)
             check_count(self._num_held_bytes, LIMITS.max_replace_bytes, "bytes of a stream with replace_sources")
             return
-        async with self._collection.in_use():
-            written = await self._collection.write(Batch([passage for passage, _ in encoded]))
-        self._account(written, [result for _, result in encoded])
+        await self._write(encoded, Batch())
 
-    async def _encode(self) -> list[tuple[EncodedPassage, ItemResult]]:
-        """The next batch with vectors: given ones, those the store has for the same content, and new ones."""
-        batch, self._waiting = self._waiting[:BATCH_SIZE], self._waiting[BATCH_SIZE:]
-        digests = [one.passage.content_digest for one in batch]
-        settings = self._collection.settings
+    async def _write(self, encoded: Sequence[_Encoded], batch: Batch) -> None:
+        """Commits passages and tells their results; vectors of an encoder that has been replaced are made again."""
+        while True:
+            digests = {one.encoder_digest for one in encoded}
+            passages = [EncodedPassage(one.passage, one.vector, one.is_given) for one in encoded]
+            try:
+                if len(digests) > 1:
+                    raise EncoderChanged("the collection was re-encoded meanwhile")
+                async with self._collection.in_use():
+                    whole = replace(batch, passages=passages, encoder_digest=next(iter(digests), ""))
+                    written = await self._collection.write(whole)
+            except EncoderChanged:
+                encoded = await self._encode([_Waiting(e.passage, e.given, e.result) for e in encoded])
+                continue
+            self._account(written, [one.result for one in encoded])
+            return
+
+    async def _encode(self, batch: Sequence[_Waiting]) -> list[_Encoded]:
+        """The passages with vectors: given ones, those the store has for the same content, and new ones."""
         async with self._collection.in_use():
-            vectors = await self._collection.read(self._threads, lambda reader: reader.vectors_by_digest(digests))
+            settings = self._collection.settings
+            encoder = await self._encoding.encoder_of(
+                settings.encoder, collection=settings.name, follows_server=settings.follows_server_encoder
+            )
+            if settings.encoder.digest != self._encoder_digest and any(one.vector is not None for one in batch):
+                raise FailedPrecondition(
+                    f"collection {settings.name!r} was re-encoded with {settings.encoder.name!r} while passages with "
+                    "vectors of its former encoder were sent: send them again without, or with new ones",
+                    reason="ENCODER_MISMATCH",
+                )
+            digests = [one.passage.content_digest for one in batch]
+            vectors = await self._stored(digests, settings.encoder.digest)
         missing = {
             digest: PassageText(one.passage.text, one.passage.title)
             for digest, one in zip(digests, batch, strict=True)
             if one.vector is None and digest not in vectors
         }
-        made = await self._encoding.embed_passages(self._encoder, list(missing.values()))
+        made = await self._encoding.embed_passages(encoder, list(missing.values()))
         vectors |= zip(missing, normalised(made, settings.metric), strict=True)
         encoded = []
         for digest, one in zip(digests, batch, strict=True):
-            is_given = one.vector is not None
-            vector = vectors[digest] if one.vector is None else one.vector
-            encoded.append((EncodedPassage(one.passage, vector, is_given), one.result))
+            vector = vectors[digest] if one.vector is None else check_vector(one.vector, settings, "vector")
+            encoded.append(_Encoded(one.passage, vector, one.vector, one.result, settings.encoder.digest))
         return encoded
+
+    async def _stored(self, digests: Sequence[str], encoder_digest: str) -> dict[str, Vectors]:
+        """Vectors that the head has for these contents, unless it has another encoder by now."""
+        found: dict[str, Vectors] = {}
+        async with self._collection.using_head() as head:
+            if head.settings.encoder.digest == encoder_digest:
+                for start in range(0, len(digests), BATCH_SIZE):
+                    some = digests[start : start + BATCH_SIZE]
+                    reading = functools.partial(_vectors, digests=some)
+                    found |= await head.read(self._threads, reading)
+        return found
 
     def _settled(self, source: Source) -> Source:
         """The source as recorded: one with refused passages gets no digest, so that it is ingested again."""
@@ -190,3 +240,8 @@ class Upsert:
             result.outcome = outcome
         self.result.sequence = written.sequence
         self.result.num_deleted += written.num_deleted
+
+
+def _vectors(reader: Any, digests: Sequence[str]) -> dict[str, Vectors]:
+    found: dict[str, Vectors] = reader.vectors_by_digest(digests)
+    return found

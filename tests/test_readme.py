@@ -59,4 +59,4 @@ def test_the_commands_work(command, rag_system):
 
 
 def test_there_are_commands_to_check():
-    assert len(COMMANDS) == 3
+    assert len(COMMANDS) == 5

@@ -1,9 +1,9 @@
-"""Fusion-in-decoder for any program of one row: the encoder states of all passages are joined into that row.
+"""Fusion-in-decoder: any program of one row, reading the encoder states of all passages joined into that row.
 
 Source: Izacard & Grave 2021, arXiv 2007.01282.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 import torch
@@ -16,11 +16,11 @@ Result = TypeVar("Result")
 
 
 class Fused(Generic[Result]):
-    """A program whose single row stands for the rows given here."""
+    """A program whose single row stands for the rows given here; `make` takes that row and its log prior, (1,) zero."""
 
-    def __init__(self, rows: Sequence[TokenIds], program: Program[Result]) -> None:
+    def __init__(self, rows: Sequence[TokenIds], make: Callable[[Sequence[TokenIds], Tensor], Program[Result]]) -> None:
         self._rows = rows
-        self._program = program
+        self._program = make([[token for row in rows for token in row]], torch.zeros(1))
 
     @property
     def rows(self) -> Sequence[TokenIds]:

@@ -1,6 +1,7 @@
 """A decoding program: one request's way from encoder rows to scored hypotheses, advanced by the engine.
 
 The engine encodes `rows`, calls `start`, repeats `items` -> model step -> `advance` until `is_done`, then `finish`.
+While a program has no items, it takes no part in the steps, and `advance([])` does a slice of its own work.
 Every call comes from the model's thread. Programs of different requests are stepped together.
 """
 
@@ -87,11 +88,15 @@ class Program(Protocol[Result]):
         ...
 
     def items(self) -> Sequence[StepItem]:
-        """What the next step feeds the model."""
+        """What the next step feeds the model; empty while the program works without it."""
         ...
 
     def advance(self, logits: Sequence[Tensor]) -> Sequence[EmittedToken]:
-        """Takes the logits of `items`, chooses the next tokens and returns those that are certain."""
+        """Takes the logits of `items`, chooses the next tokens and returns those that are certain.
+
+        The logits are valid until the model's next step: what is kept of them must be copied. Without items, there are
+        none, and the program does a slice of its own work.
+        """
         ...
 
     def finish(self) -> Result:

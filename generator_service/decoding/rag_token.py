@@ -1,10 +1,9 @@
 """RAG-Token: every token draws its passage anew, p(y|x) = prod_t sum_i p(d_i|x) p(y_t | x, d_i, y_<t).
 
 One row per beam is ranked by the marginal; the decode state holds K x N rows, and the N of a beam share a prefix. With
-one row and a prior of one it is plain seq2seq decoding, which serves fusion-in-decoder (the encoder states of all
-passages joined into one row) and closed book.
+one row and a prior of one it is plain seq2seq decoding, which serves fusion-in-decoder (see `fused`) and closed book.
 
-Source: Lewis et al. 2020, section 2.5; Izacard and Grave 2021 for fusion-in-decoder.
+Source: Lewis et al. 2020, section 2.5.
 """
 
 from collections.abc import Sequence
@@ -29,13 +28,12 @@ core of an AMD EPYC Zen 5, default generator: a drafted token costs 0.28 of a st
 class TokenProgramOptions:
     """How to combine the rows.
 
-    `num_rows` is K, the beams or samples; `fuses` joins all encoder rows into one (fusion-in-decoder); `leave_one_out`
-    needs a greedy search; `draft_tokens` is the longest draft of a greedy search, 0 for none.
+    `num_rows` is K, the beams or samples; `leave_one_out` needs a greedy search; `draft_tokens` is the longest draft of
+    a greedy search, 0 for none.
     """
 
     num_rows: int = 1
     num_hypotheses: int = 1
-    fuses: bool = False
     leave_one_out: bool = False
     token_shares: bool = False
     draft_tokens: int = 0
@@ -48,7 +46,7 @@ class RagToken:
         self, rows: Sequence[TokenIds], log_prior: Tensor, search: Search, options: TokenProgramOptions
     ) -> None:
         self._rows = rows
-        self._log_prior = torch.zeros(1) if options.fuses else log_prior
+        self._log_prior = log_prior
         self._search = search
         self._options = options
         self._flipped = torch.zeros(len(rows), dtype=torch.bool)
@@ -77,8 +75,6 @@ class RagToken:
 
     def start(self, model: Seq2SeqModel, encoded: Sequence[EncodedRow]) -> None:
         """See `Program.start`."""
-        if self._options.fuses:
-            encoded = [EncodedRow(torch.cat([row.states for row in encoded]))]
         samples = self._options.num_rows if isinstance(self._search, GreedySearch) else 1
         self._model = model
         self._state = model.open(encoded, num_beams=samples)

@@ -1,6 +1,6 @@
 """`load`: our own BART and T5 behind `generator_service.models.base`. Knows rows, beams and caches, not layers.
 
-Rows are packed side by side, so linear layers never see padding.
+Rows are packed side by side, so linear layers never see padding, only a little filling (`rounded_rows`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from generator_service.models import attention, bart, t5, teacher
+from generator_service.models import bart, t5, teacher
 from generator_service.models.base import DecodeState, EncodedRow, ModelSpec, StepItem, count_step
 from generator_service.models.buckets import buckets, packs
 from generator_service.models.cache import CrossKeysValues, LeanState, SelfKeysValues
@@ -23,8 +24,9 @@ from generator_service.models.stepping import StepPart, step_logits
 from generator_service.models.transformer import Transformer
 from generator_service.models.tree import TokenTree, token_trees
 from generator_service.models.weights import Weights
+from serving.attention import packed_attention
 from serving.errors import Unimplemented
-from serving.linear import Backend, choose_backend
+from serving.linear import Backend, choose_backend, rounded_rows
 
 FAMILIES = bart.FAMILIES | t5.FAMILIES
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -99,7 +101,7 @@ class LeanModel:
     """A `Seq2SeqModel`. One thread owns it.
 
     `counters` counts, besides what `Seq2SeqModel` says, rows_projected (cross-attention keys and values) and
-    scored_tokens; padded_tokens are padded in attention alone.
+    scored_tokens; padded_tokens are padded in attention alone, and filling is not among them.
     """
 
     def __init__(self, network: Transformer, spec: ModelSpec, *, graphs: GraphBackend | None = None) -> None:
@@ -146,13 +148,14 @@ class LeanModel:
     def _encode_packed(self, rows: Sequence[Sequence[int]]) -> Tensor:
         net = self._network
         lengths = [len(row) for row in rows]
-        ids = torch.tensor([token for row in rows for token in row], device=net.device)
+        num_filling = rounded_rows(sum(lengths)) - sum(lengths)
+        ids = torch.tensor([*(token for row in rows for token in row), *[0] * num_filling], device=net.device)
         steps = torch.arange(max(lengths), device=net.device)
-        positions = torch.cat([steps[:length] for length in lengths])
+        positions = torch.cat([*(steps[:length] for length in lengths), steps.new_zeros(num_filling)])
         bias = None if net.encoder.bias is None else net.encoder.bias.at(steps[None] - steps[:, None])
-        attend = attention.packed_attention(lengths, net.device)
+        attend = packed_attention(lengths, net.device)
         self.counters["padded_tokens"] += attend.num_padded_tokens
-        return net.encode(ids, positions, lambda _, qkv: attend(qkv, bias, net.encoder.scale))
+        return net.encode(ids, positions, lambda _, qkv: attend(qkv, bias, net.encoder.scale))[: sum(lengths)]
 
     @torch.inference_mode()
     def open(self, rows: Sequence[EncodedRow], *, num_beams: int = 1) -> LeanState:
@@ -169,11 +172,12 @@ class LeanModel:
     def _cross_keys_values(self, states: Sequence[Tensor]) -> CrossKeysValues:
         net = self._network
         lengths = [len(row) for row in states]
-        packed = torch.cat(list(states))
+        num_tokens = sum(lengths)
+        packed = F.pad(torch.cat(list(states)), (0, 0, 0, rounded_rows(num_tokens) - num_tokens))
         layers = []
         for number in range(len(net.decoder_layers)):
             projected = net.cross_keys_values(number, packed)
-            layers.append(_by_row(projected, lengths))
+            layers.append(_by_row(projected[:num_tokens], lengths))
         cross = CrossKeysValues(states, layers)
         self._open.update({id(row): cross for row in states})
         self.counters["rows_projected"] += len(states)

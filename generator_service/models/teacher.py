@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from generator_service.models.attention import full_attention
 from generator_service.models.cache import CrossKeysValues
 from generator_service.models.transformer import Transformer
 from generator_service.models.tree import TokenTree
+from serving.attention import full_attention
 
 
 def tree_states(net: Transformer, rows: Sequence[tuple[CrossKeysValues, int]], tree: TokenTree) -> Tensor:

@@ -112,6 +112,53 @@ def test_a_question_is_answered_with_its_passages(system: Up) -> None:
     assert sum(citation["posterior"] for citation in answer["citations"]) == pytest.approx(1)
 
 
+def test_candidates_are_ranked_and_hits_reread_by_the_real_services(system: Up) -> None:
+    question = ("ask", "What is the capital of France?", "--json")
+    ranked = json.loads(system.rag(*question, "--candidates", 3))
+    assert ranked["text"] == ranked["hypotheses"][0]["text"] == "Paris"
+    scores = [each["ranking_score"] for each in ranked["hypotheses"]]
+    assert len(scores) > 1
+    assert scores == sorted(scores, reverse=True)
+    assert sum(citation["posterior"] for citation in ranked["citations"]) == pytest.approx(1.0)
+    reread = json.loads(system.rag(*question, "--rerank", "question-likelihood", "--top-k", 2))
+    hits = [citation["retrieved"] for citation in reread["citations"]]
+    assert sorted(hit["rank"] for hit in hits) == [1, 2]
+    assert all(hit["rerank_score"] < 0 for hit in hits)
+
+
+def test_passages_bring_their_neighbors_and_do_not_repeat_each_other(system: Up) -> None:
+    search = ("search", "capital cities of Europe", "--json", "--top-k", 3)
+    plain, wide = (json.loads(system.rag(*search, *more))["passages"] for more in ((), ("--neighbors", 1)))
+    assert not any(hit["neighbors"] for hit in plain)
+    assert [hit["passage"]["id"] for hit in wide] == [hit["passage"]["id"] for hit in plain]
+    assert all(1 <= len(hit["neighbors"]) <= 2 for hit in wide)
+    assert {one["source"] for one in wide[0]["neighbors"]} == {wide[0]["passage"]["source"]}
+    assert "beside it" in system.rag("search", "capital cities of Europe", "--neighbors", 1)
+    answer = json.loads(
+        system.rag("ask", "What is the capital of France?", "--json", "--neighbors", 1, "--diversity", 0.5)
+    )
+    assert answer["text"] == "Paris"
+    assert answer["citations"][0]["retrieved"]["neighbors"]
+
+
+def test_a_collection_is_tuned_to_questions_and_keeps_what_helped(system: Up, tmp_path: Path) -> None:
+    (tmp_path / "facts").mkdir()
+    for i in range(24):
+        (tmp_path / "facts" / f"river{i}.md").write_text(f"The river number {i} is {7 * i + 3} kilometres long.")
+    questions = [{"id": i, "question": f"How long is river {i}?", "source": f"river{i}.md"} for i in range(24)]
+    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, questions)))
+    system.rag("ingest", tmp_path / "facts", "-c", "tuned")
+    tune = ("tune", "tuned", "--questions", tmp_path / "questions.jsonl")
+    before = json.loads(system.rag("collections", "describe", "tuned", "--json"))["settings"]
+    assert "nothing was changed" in system.rag(*tune, "--dry-run")
+    assert json.loads(system.rag("collections", "describe", "tuned", "--json"))["settings"] == before
+    fitted = json.loads(system.rag(*tune, "--json"))
+    after = json.loads(system.rag("collections", "describe", "tuned", "--json"))["settings"]
+    assert fitted["before"]["temperature"] == before["temperature"]
+    assert after["temperature"] == fitted["after"]["temperature"] != before["temperature"]
+    assert after["fusion"]["lexical_weight"] == fitted["after"]["lexical_weight"]
+
+
 def test_a_streamed_answer_ends_with_a_table_of_citations(system: Up) -> None:
     shown = system.rag("ask", "What is the capital of France?")
     assert "posterior" in shown

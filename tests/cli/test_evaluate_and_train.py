@@ -1,10 +1,13 @@
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from cli.addresses import remove_addresses, write_addresses
 
 Rag = Callable[..., Awaitable[Any]]
 
@@ -30,6 +33,7 @@ async def test_answers_and_retrieval_are_measured(rag: Rag, served: Any, questio
     assert report["counts"]["questions"] == 3
     assert report["counts"]["unanswerable_abstained"] == 1
     assert report["metrics"]["exact_match"]["value"] == 0.5
+    assert report["settings"]["system"]["num_passages"] == 1
     assert (questions.parent / "rag-results" / "questions.jsonl").exists()
 
 
@@ -42,6 +46,74 @@ async def test_the_report_is_written_where_asked_and_a_second_run_asks_nothing_a
     assert (await rag(*arguments)).code == 0
     assert len(served.gateway.requests) == num_asked
     assert json.loads((questions.parent / "report.json").read_text())["counts"]["errors"] == 0
+
+
+async def test_a_report_is_made_again_without_a_gateway_as_one_html_file(
+    rag: Rag, served: Any, questions: Path
+) -> None:
+    assert (await rag("evaluate", str(questions), "--results", "a.jsonl", "--address", served.address)).code == 0
+    finished = await rag("evaluate", "report", "a.jsonl", "--report", "a.html", "--report", "a.json", "--json")
+    assert finished.code == 0, finished.err
+    assert json.loads(finished.out) == json.loads((questions.parent / "a.json").read_text())
+    page = (questions.parent / "a.html").read_text()
+    assert "What is of note?" in page
+    assert "Paris is the capital of France." in page
+
+
+async def test_two_runs_are_compared_and_those_over_other_questions_are_not(
+    rag: Rag, served: Any, questions: Path
+) -> None:
+    common = ("--address", served.address)
+    assert (await rag("evaluate", str(questions), "--results", "a.jsonl", *common)).code == 0
+    silent = ("--min-confidence", "0.9", *common)
+    assert (await rag("evaluate", str(questions), "--results", "b.jsonl", *silent)).code == 0
+    assert (await rag("evaluate", str(questions), "--results", "c.jsonl", "--limit", "2", *common)).code == 0
+    finished = await rag("evaluate", "compare", "a.jsonl", "b.jsonl", "--json")
+    assert finished.code == 0, finished.err
+    comparison = json.loads(finished.out)
+    assert [each["id"] for each in comparison["lost"]] == ["1"]
+    assert comparison["differences"]["exact_match"]["change"]["value"] == -0.5
+    assert "lost: 1" in (await rag("evaluate", "compare", "a.jsonl", "b.jsonl")).out
+    refused = await rag("evaluate", "compare", "a.jsonl", "c.jsonl")
+    assert refused.code == 1
+    assert "not over the same questions: 1 are in the first alone" in refused.err
+
+
+async def test_services_of_its_own_are_asked_where_that_is_wanted(
+    rag: Rag, served: Any, questions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[Path, str | None]] = []
+
+    @contextmanager
+    def running_services(data_dir: Path, *, model: str | None) -> Iterator[str]:
+        started.append((data_dir, model))
+        write_addresses(data_dir, {"gateway": served.address})
+        yield served.address
+        remove_addresses(data_dir)
+
+    monkeypatch.setattr("cli.evaluate.running_services", running_services)
+    own = ("--up", "--checkpoint", "mine", "--data-dir", str(questions.parent))
+    finished = await rag("evaluate", str(questions), *own)
+    assert finished.code == 0, finished.err
+    assert started == [(questions.parent, "mine")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--up"], "rag: --up starts services of its own"),
+        (["--checkpoint", "x"], "rag: --checkpoint is for the services that --up starts"),
+        (["--report", "x.pdf"], "rag: --report x.pdf: the name must end in .json or .html"),
+        (["--slice-by", "color"], "rag: no question has a field 'color' to slice by; there are: source"),
+    ],
+)
+async def test_options_that_cannot_be_followed_are_refused_before_anything_is_asked(
+    rag: Rag, served: Any, questions: Path, arguments: list[str], message: str
+) -> None:
+    finished = await rag("evaluate", "questions.jsonl", *arguments, "--address", served.address)
+    assert finished.code == 1
+    assert finished.err.startswith(message)
+    assert served.gateway.requests == []
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from cli.addresses import read_addresses, remove_addresses, write_addresses
+from protos.rag.v1 import common_pb2
 
 Rag = Callable[..., Awaitable[Any]]
 
@@ -35,6 +36,24 @@ async def test_an_unstreamed_answer_is_a_unary_call_with_the_options_given(rag: 
     assert type(request).__name__ == "AnswerRequest"
     assert (request.options.retrieval.top_k, request.options.retrieval.mode) == (3, 2)
     assert (request.options.decoding.model, request.options.decoding.num_beams) == (1, 2)
+
+
+async def test_candidates_and_reranking_are_asked_for(rag: Rag, filled: Any) -> None:
+    options = ["--candidates", "4", "--rerank", "question-likelihood"]
+    await rag("ask", "Which capital?", *options, "--address", filled.address)
+    request = filled.gateway.requests[-1]
+    assert request.options.decoding.candidate_ranking.num_candidates == 4
+    assert request.options.retrieval.rerank.method == common_pb2.Rerank.METHOD_QUESTION_LIKELIHOOD
+
+
+async def test_neighbors_and_diversity_are_asked_for(rag: Rag, filled: Any) -> None:
+    await rag("ask", "Which capital?", "--neighbors", "2", "--diversity", "0.4", "--address", filled.address)
+    given = filled.gateway.requests[-1].options.retrieval
+    assert (given.num_neighbors, given.diversity.relevance) == (2, 0.4)
+    await rag("ask", "Which capital?", "--address", filled.address, "--diversity")
+    assert filled.gateway.requests[-1].options.retrieval.diversity.relevance == 0.7
+    await rag("ask", "Which capital?", "--address", filled.address)
+    assert not filled.gateway.requests[-1].options.retrieval.HasField("diversity")
 
 
 async def test_json_holds_the_whole_answer(rag: Rag, filled: Any) -> None:

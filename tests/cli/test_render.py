@@ -1,11 +1,14 @@
+import dataclasses
+import io
 import math
 from datetime import UTC, datetime
 from enum import StrEnum
 
 import numpy as np
+from rich.console import Console
 
-from cli.render import snippet, to_plain
-from rag_client import StageTiming
+from cli.render import print_answer, snippet, to_plain
+from rag_client import Answer, FinishReason, Hypothesis, Provenance, StageTiming
 
 
 class Color(StrEnum):
@@ -51,3 +54,37 @@ def test_values_become_plain_json() -> None:
         "never": None,
         "error": "bad",
     }
+
+
+def printed(**fields: object) -> str:
+    console = Console(file=io.StringIO(), width=140)
+    answer = Answer(
+        answer_id="a",
+        text="Paris",
+        raw_text="paris",
+        finish_reason=FinishReason.END_OF_SEQUENCE,
+        log_probability=-0.5,
+        confidence=0.8,
+        model=None,
+        citations=(),
+        provenance=Provenance(),
+        timings=(),
+    )
+    print_answer(dataclasses.replace(answer, **fields), console)  # type: ignore[arg-type]
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+def test_ranked_candidates_are_shown_with_their_scores() -> None:
+    ranked = [Hypothesis("Paris", "paris", -0.5, (), 2.0, 1.5), Hypothesis("Lyon", "lyon", -0.25, (), 1.0, 0.75)]
+    lines = [line.split() for line in printed(hypotheses=tuple(ranked)).splitlines()]
+    assert ["1.500", "-0.500", "2.000", "Paris"] in lines
+    assert ["0.750", "-0.250", "1.000", "Lyon"] in lines
+
+
+def test_unranked_hypotheses_are_not_shown() -> None:
+    assert "Lyon" not in printed(hypotheses=(Hypothesis("Lyon", "lyon", -0.25),))
+
+
+def test_an_answer_says_whether_it_came_from_the_cache() -> None:
+    assert "from the cache" in printed(from_cache=True)
+    assert "from the cache" not in printed()

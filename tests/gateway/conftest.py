@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -214,6 +214,11 @@ class House:
     channel: grpc.aio.Channel
     answers: Any
     retrieval: Any
+
+
+@pytest.fixture(name="open_house")
+def house_opener() -> Callable[..., AbstractAsyncContextManager[House]]:
+    return open_house
 
 
 @pytest.fixture

@@ -114,13 +114,6 @@ async def test_a_single_candidate_is_the_answer_and_still_scored(ranked):
     assert answer.hypotheses[0].HasField("ranking_score")
 
 
-async def test_a_generator_that_lists_no_hypotheses_has_found_one_candidate(ranked):
-    ranked.generator.candidates = []
-    answer = (await ranked.answers.Answer(ask())).answer
-    assert [each.text for each in answer.hypotheses] == ["Paris"]
-    assert answer.confidence == pytest.approx(0.8)
-
-
 async def test_ranking_is_timed_and_counted_by_whether_it_changed_the_answer(ranked):
     def value(name, **labels):
         return REGISTRY.get_sample_value(name, labels) or 0.0

@@ -80,6 +80,19 @@ def test_several_tokens_a_step_do_not_hide_the_first(tiny: Any) -> None:
     assert drafting.finish().no_answer == pytest.approx(wanted.tolist())
 
 
+def test_a_forced_first_token_is_no_part_of_the_empty_answer(tiny: Any) -> None:
+    model = tiny.fake()
+    plain = program(RagToken, model)
+    model.spec = replace(model.spec, forced_bos_token_id=5)
+    logits = [torch.randn(1, 3, 12) for _ in range(2)]
+    with_evidence = WithEvidence(plain)
+    with_evidence.start(model, model.encode(ROWS))
+    for each in logits:
+        with_evidence.advance([each])
+    wanted = logits[1][0].log_softmax(-1)[:, model.spec.eos_token_id]
+    assert with_evidence.finish().no_answer == pytest.approx(wanted.tolist())
+
+
 async def generated(tiny: Any, confidence: Confidence, request: GenerationRequest) -> tuple[Any, int]:
     """The answer, and how many rows were encoded for it."""
     loaded = replace(tiny.loaded(), confidence=confidence)

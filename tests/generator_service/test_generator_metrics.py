@@ -12,11 +12,11 @@ from prometheus_client import REGISTRY, generate_latest
 from generator_service.generator import Generator
 from generator_service.limits import Limits
 from generator_service.metrics import generator_metrics
-from generator_service.models import attention
-from generator_service.models.attention import PaddedAttention
+from generator_service.models import lean
 from generator_service.request import DecodingModel, DecodingOptions, GenerationRequest, Passage, ScoringRequest
 from generator_service.rounds import Rounds
 from generator_service.scheduler import Budget
+from serving.attention import PaddedAttention
 from serving.errors import Deadline, Overloaded
 
 PASSAGES = [Passage("", "", "paris is the capital of france"), Passage("", "", "it has 2 airports")]
@@ -30,7 +30,7 @@ def exported() -> dict[str, float]:
 
 
 async def test_every_metric_moves(tiny: Any, tiny_lean: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "packed_attention", PaddedAttention)
+    monkeypatch.setattr(lean, "packed_attention", PaddedAttention)
     metrics = generator_metrics()
     states: list[tuple[int, int, int]] = []
     plain_state = type(metrics).on_state

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from transformers import BartConfig
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from generator_service.models import attention, lean
-from generator_service.models.attention import EqualLengthAttention, PaddedAttention
+from generator_service.models import lean
 from generator_service.models.base import EncodedRow, StepItem
 from generator_service.models.t5 import relative_buckets
 from generator_service.models.tree import token_trees
 from serving import linear
+from serving.attention import EqualLengthAttention, PaddedAttention
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_every_row_is_encoded_once_and_nothing_is_padded_on_cpu(model: lean.Lean
 
 
 def test_a_padded_batch_counts_what_it_pads(model: lean.LeanModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "packed_attention", PaddedAttention)
+    monkeypatch.setattr(lean, "packed_attention", PaddedAttention)
     model.encode([[3] * 9, [3] * 4, [3] * 7])
     assert model.counters["padded_tokens"] == 5 + 2
 
@@ -67,7 +67,7 @@ def test_batches_stay_below_the_token_bound_and_keep_the_order(
         return EqualLengthAttention(lengths)
 
     monkeypatch.setattr(lean, "_MAX_PACKED_TOKENS", 14)
-    monkeypatch.setattr(attention, "packed_attention", spy)
+    monkeypatch.setattr(lean, "packed_attention", spy)
     split = model.encode(rows)
     assert sizes == [10, 7, 12]
     for a, b in zip(split, expected, strict=True):

@@ -14,8 +14,9 @@ from torch import Tensor
 from transformers import BartConfig, MBartConfig, T5Config
 from transformers.modeling_outputs import BaseModelOutput
 
-from generator_service.models import attention, lean
+from generator_service.models import lean
 from generator_service.models.base import EncodedRow, StepItem
+from serving.attention import PaddedAttention
 
 VOCAB = 61
 BART = {
@@ -134,7 +135,7 @@ def test_encoder_states_equal_transformers_for_ragged_rows(pair: Pair) -> None:
 def test_padded_attention_gives_what_equal_length_attention_gives(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = _rows(5, 8, 8, 2)
     expected = pair.ours.encode(rows)
-    monkeypatch.setattr(attention, "packed_attention", attention.PaddedAttention)
+    monkeypatch.setattr(lean, "packed_attention", PaddedAttention)
     for mine, other in zip(pair.ours.encode(rows), expected, strict=True):
         _close(mine.states, other.states, atol=1e-5)
 

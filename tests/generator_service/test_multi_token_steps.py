@@ -113,7 +113,7 @@ def test_random_walks_of_requests_stepped_together_equal_single_steps(tiny: Any,
     source = random.Random(11)
     encoded = model.encode(tiny.rows(source, 5))
     walks = [Walk(model, encoded, 1, source), Walk(model, encoded[2:], 3, source), Walk(model, encoded[1:2], 2, source)]
-    for _ in range(7):
+    for _ in range(5):
         taking_part = source.sample(walks, source.randrange(1, 4))
         logits = model.step([walk.item() for walk in taking_part])
         for walk, part in zip(taking_part, logits, strict=True):

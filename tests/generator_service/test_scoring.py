@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 from dataclasses import replace
@@ -49,10 +50,9 @@ def test_decoded_tokens_score_as_decoding_says(tiny: Any, family: str, model: An
         program = build_program(rows, prior, decoding, Explanation(), spec=seq2seq.spec, codec=codec)
         hypotheses = tiny.run(seq2seq, program).hypotheses
         targets = [each.token_ids for each in hypotheses]
-        given: Any = ScoreGiven(rows, prior.log_prior, targets, per_token=model is DecodingModel.RAG_TOKEN)
-        if model is DecodingModel.FUSION_IN_DECODER:
-            joined = [[token for row in rows for token in row]]
-            given = Fused(rows, ScoreGiven(joined, torch.zeros(1), targets, per_token=False))
+        score_given = functools.partial(ScoreGiven, targets=targets, per_token=model is DecodingModel.RAG_TOKEN)
+        fuses = model is DecodingModel.FUSION_IN_DECODER
+        given = Fused(rows, score_given) if fuses else score_given(rows, prior.log_prior)
         for hypothesis, score in zip(hypotheses, tiny.run(seq2seq, given), strict=True):
             assert score.log_probability == pytest.approx(hypothesis.log_probability, abs=1e-4)
             if model in (DecodingModel.RAG_SEQUENCE, DecodingModel.RAG_TOKEN):

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 import torch
 
+from generator_service.config import GeneratorConfig
 from generator_service.decoding import marginal
 from generator_service.decoding.constraints import Constraints
+from generator_service.decoding.fused import Fused
 from generator_service.decoding.greedy import GreedySearch
+from generator_service.decoding.program import Decoded, Program
 from generator_service.decoding.rag_token import RagToken, TokenProgramOptions
 from generator_service.decoding.sampling import Sampling, sampler
 from generator_service.decoding.speculation import LookupDrafter
@@ -109,17 +112,20 @@ def case(seed: int, vocabulary: int, eos: int) -> Any:
     )
     stop = source.choice([None, lambda ids: len(ids) > 2 and (ids[-1] + ids[-2]) % 5 == 0])
     prior = marginal.normalize_log_prior([source.gauss(0, 1) for _ in rows])
-    options = {"fuses": source.random() < 0.2, "leave_one_out": source.random() < 0.5, "token_shares": True}
-    options["leave_one_out"] &= not options["fuses"]
+    fuses = source.random() < 0.2
+    leave_one_out = source.random() < 0.5 and not fuses
 
-    def program(draft_tokens: int, start: int) -> RagToken:
+    def program(draft_tokens: int, start: int) -> Program[Decoded]:
         search = GreedySearch(num_problems=1, start_token_id=start, constraints=constraints, is_stopped=stop)
-        return RagToken(rows, prior, search, TokenProgramOptions(**options, draft_tokens=draft_tokens))
+        options = TokenProgramOptions(leave_one_out=leave_one_out, token_shares=True, draft_tokens=draft_tokens)
+        if fuses:
+            return Fused(rows, lambda row, sure: RagToken(row, sure, search, options))
+        return RagToken(rows, prior, search, options)
 
     return program
 
 
-def run(model: Any, programs: list[RagToken]) -> list[tuple[Any, list[Any]]]:
+def run(model: Any, programs: list[Program[Decoded]]) -> list[tuple[Any, list[Any]]]:
     """Each program's result and what it emitted, all stepped together."""
     emitted: list[list[Any]] = [[] for _ in programs]
     for program in programs:
@@ -187,3 +193,11 @@ def test_samples_take_no_drafts(tiny: Any) -> None:
     model = copying(tiny)
     run(model, [RagToken([[3, 4, 5]], torch.zeros(1), search, TokenProgramOptions(draft_tokens=4))])
     assert model.counters["decoder_tokens"] == model.counters["decoder_rows"]
+
+
+@pytest.mark.parametrize(
+    ("device", "speculation", "expected"),
+    [("cpu", "auto", True), ("cuda:0", "auto", False), ("cpu", "off", False), ("cuda:0", "lookup", True)],
+)
+def test_a_gpu_drafts_only_when_told_to(device: str, speculation: Any, expected: bool) -> None:
+    assert GeneratorConfig(device=device, speculation=speculation).speculates is expected

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from generator_service.decoding.marginal import TokenShare
+from generator_service.decoding.program import EmittedToken
+from generator_service.planning import PassagePrior
+from generator_service.presenting import Deltas
+from generator_service.request import Explanation
 from generator_service.text import DeltaText, TextCodec
 from tests.generator_service.asking import PASSAGES
 
@@ -45,3 +54,31 @@ def test_the_tokens_before_a_stop_string_end_before_it_begins(tiny: Any) -> None
     assert codec.decode(codec.before_stop(ids, ["a large"])).strip() == "paris has"
     assert codec.before_stop(ids, ["berlin"]) == ids
     assert codec.before_stop(ids, ()) == ids
+
+
+@pytest.mark.parametrize(
+    ("stop", "sizes", "expected"),
+    [
+        ((), (1, 3, 1), "paris has a large"),
+        (("germany",), (1, 1, 1, 1, 1), "paris has a larg"),
+        ((), (5,), "paris has a large"),
+    ],
+)
+def test_a_delta_has_the_tokens_whose_text_is_out(tiny: Any, stop: Any, sizes: Any, expected: str) -> None:
+    codec = TextCodec(tiny.word_piece(), tiny.loaded().prompt)
+    ids = tiny.word_piece().encode("paris has a large river", add_special_tokens=False)
+    share = TokenShare(-1.0, (1.0,))
+    plan: Any = SimpleNamespace(
+        decoding=SimpleNamespace(stop=stop),
+        request=SimpleNamespace(explanation=Explanation(token_posteriors=True)),
+        prior=PassagePrior.of(PASSAGES[:1], 0.0),
+    )
+    deltas, text, told, coming = Deltas(codec, plan), "", "", iter(ids)
+    for size in sizes:
+        delta = deltas.push([EmittedToken(token, share) for token in itertools.islice(coming, size)])
+        if delta is not None:
+            text += delta.text
+            told += "".join(each.text for each in delta.tokens)
+            assert text.startswith(told)
+            assert not text[len(told) :].strip().count(" ")  # At most one word is out without its token.
+    assert text == expected

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from retriever_service.bi_encoder import BiEncoder
 from retriever_service.catalog import Catalog
 from retriever_service.collection import EncoderIdentity, Passage, Vectors
-from retriever_service.dense_index import ExactIndex
-from retriever_service.encoder import BiEncoder, EncoderInfo, EncoderInput, PassageText
+from retriever_service.dense.choice import DenseIndexes
+from retriever_service.encoder import EncoderInfo, EncoderInput, PassageText
 from retriever_service.encoding import Encoding
 from retriever_service.metrics import retriever_metrics
 from retriever_service.retriever import Retriever
@@ -66,7 +67,7 @@ def open_retriever(tmp_path: Path, fake_encoder: FakeEncoder) -> OpenRetriever:
         encoders = {one.info.identity.name: one for one in (encoder, *others)}
         names = [one.info.identity.name for one in others]
         encoding = Encoding(encoders.__getitem__, encoder.info.identity.name, BatchPolicy(8, 1_000), others=names)
-        retriever = Retriever(Catalog(data_dir, ExactIndex), encoding, retriever_metrics(), refresh_wait_seconds=10)
+        retriever = Retriever(Catalog(data_dir, DenseIndexes()), encoding, retriever_metrics(), refresh_wait_seconds=10)
         await retriever.start()
         try:
             yield retriever

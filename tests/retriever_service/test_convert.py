@@ -105,17 +105,22 @@ def test_unset_options_take_defaults_and_zero_top_k_is_not_unset():
     assert (set_.top_k, set_.mode, set_.temperature) == (0, Mode.DENSE, 0.5)
 
 
-@pytest.mark.parametrize(
-    ("option", "name"),
-    [
-        ({"rerank": common.Rerank(method=common.Rerank.METHOD_CROSS_ENCODER)}, "rerank"),
-        ({"diversity": common.Diversity()}, "diversity"),
-        ({"num_neighbors": 1}, "num_neighbors"),
-    ],
-)
-def test_options_that_come_later_are_refused_by_name(option, name):
-    with pytest.raises(Unimplemented, match=name):
-        convert.options_from(common.RetrievalOptions(**option))
+def test_reranking_by_the_generator_is_refused_naming_the_gateway():
+    rerank = common.Rerank(method=common.Rerank.METHOD_QUESTION_LIKELIHOOD)
+    with pytest.raises(Unimplemented, match="ask the gateway"):
+        convert.options_from(common.RetrievalOptions(rerank=rerank))
+
+
+def test_what_a_second_look_takes_is_read():
+    rerank = common.Rerank(method=common.Rerank.METHOD_CROSS_ENCODER, num_candidates=7)
+    options = convert.options_from(
+        common.RetrievalOptions(rerank=rerank, diversity=common.Diversity(relevance=0.0), num_neighbors=2)
+    )
+    assert (options.num_reread, options.relevance, options.num_neighbors) == (7, 0.0, 2)
+    assert convert.options_from(common.RetrievalOptions(diversity=common.Diversity())).relevance == 0.7
+    assert convert.options_from(common.RetrievalOptions(rerank=common.Rerank(num_candidates=7))).num_reread is None
+    with pytest.raises(InvalidRequest, match=r"options\.rerank\.method"):
+        convert.options_from(common.RetrievalOptions(rerank=common.Rerank(method=9)))
 
 
 @given(st.text(min_size=1))

@@ -15,7 +15,7 @@ import pytest
 
 from retriever_service.catalog import Catalog
 from retriever_service.collection import DEFAULT_COLLECTION, CollectionRequest, EncoderIdentity
-from retriever_service.dense_index import ExactIndex
+from retriever_service.dense.choice import DenseIndexes
 from retriever_service.store import EVERYTHING
 
 WRITER = """
@@ -24,12 +24,15 @@ from pathlib import Path
 import numpy as np
 from retriever_service.catalog import Catalog
 from retriever_service.collection import Passage
-from retriever_service.dense_index import ExactIndex
 from retriever_service.filters import Condition
-from retriever_service.writing import Batch, EncodedPassage
+from retriever_service.batch import Batch, EncodedPassage
+from retriever_service.dense import merging
+from retriever_service.dense.choice import DenseIndexes
+
+merging.MIN_DELTA = 20  # So that segments are merged all the time.
 
 async def main(data_dir, start):
-    catalog = Catalog(Path(data_dir), ExactIndex)
+    catalog = Catalog(Path(data_dir), DenseIndexes())
     catalog.lock()
     collection = catalog.open("default")
     await collection.start()
@@ -72,32 +75,32 @@ def run_until_killed(data_dir: Path, start: int, num_acknowledged: int) -> list[
 
 async def check(data_dir: Path, acknowledged: set[str]) -> None:
     """Store and both indexes hold what was acknowledged, and the same as each other."""
-    catalog = Catalog(data_dir, ExactIndex)
+    catalog = Catalog(data_dir, DenseIndexes())
     catalog.lock()
     collection = catalog.open(DEFAULT_COLLECTION)
     await collection.start()
-    with collection.store.reading() as reader:
-        rows = {id_: row for row, id_ in collection.store.connection().execute("SELECT row, id FROM passages")}
+    with collection.head.store.reading() as reader:
+        rows = {id_: row for row, id_ in collection.head.store.connection().execute("SELECT row, id FROM passages")}
         stored_rows, vectors = reader.vectors(np.array(sorted(rows.values()), np.int64))
         count = reader.num_passages(EVERYTHING)
     for line in acknowledged:
         kind, number = line.split()
         assert {f"p{number}-0", f"p{number}-2"} <= rows.keys()
         assert kind == "put" or f"p{number}-1" not in rows
-    assert len(stored_rows) == count == collection.dense.num_vectors == collection.lexical.num_passages
-    found = collection.dense.search(vectors[:1], count).rows[0]
+    assert len(stored_rows) == count == collection.head.dense.num_vectors == collection.head.lexical.num_passages
+    found = collection.head.dense.search(vectors[:1], count).rows[0]
     assert set(found.tolist()) == set(rows.values())
     for id_ in random.sample(sorted(rows), min(20, count)):
         number, part = id_[1:].split("-")
-        assert rows[id_] in collection.lexical.search(f"word{number}", 3)[0].tolist(), part
+        assert rows[id_] in collection.head.lexical.search(f"word{number}", 3)[0].tolist(), part
     await collection.close()
     catalog.unlock()
 
 
 @pytest.mark.parametrize("num_rounds", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_it_loses_nothing_acknowledged(tmp_path, num_rounds):
-    Catalog(tmp_path, ExactIndex).lock()
-    Catalog(tmp_path, ExactIndex).create(CollectionRequest(DEFAULT_COLLECTION).settle(IDENTITY))
+    Catalog(tmp_path).lock()
+    Catalog(tmp_path).create(CollectionRequest(DEFAULT_COLLECTION).settle(IDENTITY))
     acknowledged: set[str] = set()
     for round_ in range(num_rounds):
         acknowledged |= set(run_until_killed(tmp_path, round_ * 10_000, random.randint(1, 40)))

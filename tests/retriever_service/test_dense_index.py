@@ -1,11 +1,14 @@
 import importlib.metadata
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retriever_service.dense_index import ExactIndex, load_faiss
+from retriever_service.dense import library
+from retriever_service.dense.exact import ExactIndex
+from retriever_service.dense.library import load_faiss, load_gpu_faiss
 
 DIM = 8
 
@@ -84,8 +87,28 @@ def test_an_empty_index_finds_nothing():
 
 def test_two_faiss_distributions_are_refused(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.15.1")
+    library._checked_faiss.cache_clear()
     with pytest.raises(RuntimeError, match="exactly one of faiss-cpu, faiss-gpu"):
         load_faiss()
+
+
+def test_a_gpu_is_refused_where_faiss_has_none(monkeypatch):
+    faiss = load_faiss()
+    monkeypatch.setattr(faiss, "get_compile_options", lambda: "OPTIMIZE AVX2 ")
+    with pytest.raises(RuntimeError, match="dense-backend torch"):
+        load_gpu_faiss()
+    monkeypatch.setattr(faiss, "get_compile_options", lambda: "OPTIMIZE GPU ")
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0, raising=False)
+    with pytest.raises(RuntimeError, match="finds none"):
+        load_gpu_faiss()
+
+
+def test_each_thread_that_searches_uses_one_core():
+    def num_threads():
+        return load_faiss().omp_get_max_threads()
+
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(num_threads).result() == 1
 
 
 def test_gemm_starts_at_four_queries_of_the_largest_dimension_seen():

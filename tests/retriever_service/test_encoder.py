@@ -15,8 +15,9 @@ from transformers import (
     DPRQuestionEncoder,
 )
 
+from retriever_service.bi_encoder import BiEncoder
 from retriever_service.checkpoint import Pooling, find_checkpoint
-from retriever_service.encoder import BiEncoder, PassageText, Query
+from retriever_service.encoder import PassageText, Query
 from serving.errors import FailedPrecondition
 
 TEXTS = [

@@ -3,15 +3,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retriever_service import search
-from retriever_service.collection import FieldType, Passage
-from retriever_service.dense_index import ExactIndex
+from retriever_service import candidates
+from retriever_service.batch import Batch, EncodedPassage
+from retriever_service.collection import FieldType, LexicalScoring, Passage
+from retriever_service.dense.exact import ExactIndex
 from retriever_service.filters import AllOf, AnyOf, Equals, In, Not, Range, compile_filter
 from retriever_service.fusion import Fusion
 from retriever_service.lexical_index import LexicalIndex
+from retriever_service.reranking import reranked
 from retriever_service.search import Mode, Plan, Search, SearchQuery
 from retriever_service.store import Store
-from retriever_service.writing import Batch, EncodedPassage, Writer
+from retriever_service.writing import Writer
 from serving.errors import InvalidRequest
 
 FIELDS = {"year": FieldType.INT, "score": FieldType.DOUBLE, "kind": FieldType.STRING, "seen": FieldType.BOOL}
@@ -123,7 +125,7 @@ def test_no_search_leaks_a_passage_and_none_that_matches_is_missed(parts, given_
     plan = Plan(10, 10, Fusion(), 0.05, condition=compile_filter(given_filter, FIELDS))
     query = SearchQuery(mode, f"common number{about}", None if mode is Mode.LEXICAL else VECTORS[about])
     with pytest.MonkeyPatch.context() as patch, store.reading() as reader:
-        patch.setattr(search, "_MAX_EXACT_ROWS", exact_rows)
+        patch.setattr(candidates, "_MAX_EXACT_ROWS", exact_rows)
         hits = Search(reader, dense, lexical, plan).run([query]).hits[0]
     found = [hit.passage.id for hit in hits]
     assert set(found) <= matching
@@ -133,6 +135,39 @@ def test_no_search_leaks_a_passage_and_none_that_matches_is_missed(parts, given_
     if mode is Mode.DENSE:
         best = sorted(matching, key=lambda id_: -float(VECTORS[int(id_[3:])] @ VECTORS[about]))
         assert found == best[:10]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    filters,
+    st.sampled_from(Mode),
+    st.sampled_from([0, 10_000]),
+    st.sampled_from([None, 0.0, 0.5]),
+    st.booleans(),
+    st.integers(0, 159),
+)
+def test_nothing_leaks_by_tf_idf_diversity_neighbors_or_reranking(
+    parts, given_filter, mode, exact_rows, relevance, is_reranked, about
+):
+    store, dense, lexical = parts
+    matching = {passage.id for passage in PASSAGES if holds(given_filter, passage)}
+    plan = Plan(
+        10, 10, Fusion(), 0.05, condition=compile_filter(given_filter, FIELDS), relevance=relevance, num_neighbors=2,
+        lexical_scoring=LexicalScoring.TF_IDF, num_reread=12 if is_reranked else None, with_vectors=True,
+    )  # fmt: skip
+    query = SearchQuery(mode, f"common number{about}", None if mode is Mode.LEXICAL else VECTORS[about])
+    with pytest.MonkeyPatch.context() as patch, store.reading() as reader:
+        patch.setattr(candidates, "_MAX_EXACT_ROWS", exact_rows)
+        hits = Search(reader, dense, lexical, plan).run([query]).hits[0]
+    if is_reranked:
+        hits = reranked(hits, [float(len(hits) - i) for i in range(len(hits))], plan)
+    assert {hit.passage.id for hit in hits} <= matching
+    assert len(hits) == min(10, len(matching))
+    for hit in hits:
+        beside = [f"id-{i:03}" for i in range(160) if i % 4 == int(hit.passage.source[1:])]
+        place = beside.index(hit.passage.id)
+        adjacent = beside[max(0, place - 2) : place] + beside[place + 1 : place + 3]
+        assert [one.id for one in hit.neighbors] == [id_ for id_ in adjacent if id_ in matching]
 
 
 class LeakyIndex(ExactIndex):

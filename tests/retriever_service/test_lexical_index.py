@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -131,3 +132,23 @@ def test_words_that_ask_count_in_a_collection_of_another_language(open_index):
     index.add([(6, "", "Die Band The Who stammt aus London.")])
     index.commit(6)
     assert index.search("who", 5)[0].tolist() == [6]
+
+
+def test_a_list_of_deletions_that_no_commit_names_does_not_hinder_the_next_one(tmp_path):
+    index = LexicalIndex(tmp_path / "index", "english", "store")
+    index.add([(row, "", f"word{row}") for row in range(4)])
+    index.commit(1)
+    index.close()
+    shutil.copytree(tmp_path / "index", tmp_path / "killed", ignore=shutil.ignore_patterns("*.lock"))
+    index = LexicalIndex(tmp_path / "index", "english", "store")
+    index.remove([3])
+    index.commit(2)
+    (deleted,) = (tmp_path / "index").glob("*.del")
+    shutil.copy(deleted, tmp_path / "killed")  # As if killed between writing it and the commit.
+    index.close()
+    again = LexicalIndex(tmp_path / "killed", "english", "store")
+    assert again.applied_sequence == 1
+    again.remove([3])
+    again.commit(2)
+    assert again.num_passages == 3
+    again.close()

@@ -3,14 +3,15 @@ import asyncio
 import numpy as np
 import pytest
 
+from retriever_service.batch import Outcome
 from retriever_service.collection import CollectionRequest, FieldType, Metric, Passage, Source
 from retriever_service.encoder import PassageText
 from retriever_service.filters import Equals
 from retriever_service.fusion import FusionChange, FusionMethod
 from retriever_service.options import QueryInput, RetrievalOptions
 from retriever_service.search import Mode
+from retriever_service.selection import Selection
 from retriever_service.upserting import UpsertItem
-from retriever_service.writing import Outcome
 from serving.deadline import Deadline, enter_request
 from serving.errors import Deadline as DeadlineExceeded
 from serving.errors import FailedPrecondition, InvalidRequest, NotFound
@@ -138,8 +139,8 @@ async def test_a_sequence_that_was_never_written_is_refused(retriever):
 
 async def test_waiting_for_a_sequence_ends_with_the_deadline(retriever, monkeypatch):
     async with retriever.library.using("default") as collection:
-        monkeypatch.setattr(collection, "_apply", lambda: collection.applied)  # The indexes stay behind.
-    written = await retriever.delete("default", ids=["fr"])
+        monkeypatch.setattr(collection.head, "_apply", lambda: collection.head.applied)  # The indexes stay behind.
+    written = await retriever.delete("default", Selection(ids=["fr"]))
 
     async def wait():
         enter_request(Deadline.after(0.05), "r")
@@ -150,9 +151,9 @@ async def test_waiting_for_a_sequence_ends_with_the_deadline(retriever, monkeypa
 
 
 async def test_deleted_passages_are_found_by_no_later_search(retriever):
-    assert (await retriever.delete("default", ids=["de", "absent"])).num_deleted == 1
+    assert (await retriever.delete("default", Selection(ids=["de", "absent"]))).num_deleted == 1
     assert "de" not in await names(retriever, "berlin capital of germany")
-    assert (await retriever.delete("default", sources=["sport.md"])).num_deleted == 1
+    assert (await retriever.delete("default", Selection(sources=["sport.md"]))).num_deleted == 1
     assert await names(retriever, "world series") == ["fr"]
 
 
@@ -163,7 +164,7 @@ async def test_filters_decide_before_top_k(open_retriever, upsert):
         kept = await names(retriever, "capital of france", collection="k", filter=Equals("kind", "event"), top_k=2)
         assert kept == ["ws"]
         assert await names(retriever, "capital", collection="k", filter=Equals("source", "no.md")) == []
-        assert (await retriever.delete("k", matching=Equals("kind", "city"))).num_deleted == 2
+        assert (await retriever.delete("k", Selection(matching=Equals("kind", "city")))).num_deleted == 2
 
 
 async def test_the_index_generation_can_only_be_the_active_one(retriever):
@@ -237,7 +238,7 @@ async def test_replacing_without_sources_is_refused(retriever, upsert):
 async def test_restarted_it_serves_what_was_there(open_retriever, upsert, fake_encoder):
     async with open_retriever() as retriever:
         await upsert(retriever, FACTS)
-        await retriever.delete("default", ids=["ws"])
+        await retriever.delete("default", Selection(ids=["ws"]))
         before = await ask(retriever, "capital of germany")
         digest = (await retriever.library.describe("default")).index_digest
     fake_encoder.encoded.clear()
@@ -307,7 +308,8 @@ async def test_a_broken_collection_hinders_no_other(open_retriever, upsert, tmp_
     async with open_retriever() as retriever:
         await upsert(retriever, FACTS)
         await retriever.library.create(CollectionRequest("bad"))
-    (tmp_path / "data" / "collections" / "bad" / "store.sqlite").write_bytes(b"not a database")
+    (store,) = (tmp_path / "data" / "collections" / "bad").glob("generations/*/store.sqlite")
+    store.write_bytes(b"not a database")
     async with open_retriever() as retriever:
         assert await names(retriever, "capital of germany", top_k=1) == ["de"]
         with pytest.raises(FailedPrecondition, match="could not be opened"):
@@ -319,7 +321,7 @@ async def test_searches_beside_writes_never_fail_nor_return_what_is_deleted(retr
     async def write():
         for i in range(8):
             await upsert(retriever, [Passage(f"n{i}", "", f"capital number {i}"), Passage("same", "", f"version {i}")])
-            await retriever.delete("default", ids=[f"n{i}"])
+            await retriever.delete("default", Selection(ids=[f"n{i}"]))
 
     async def search(done):
         count = 0

@@ -3,10 +3,12 @@ import sqlite3
 import numpy as np
 import pytest
 
+from retriever_service.batch import Batch, EncodedPassage, Outcome
 from retriever_service.collection import FieldType, Passage, Source, Span
 from retriever_service.filters import Condition
 from retriever_service.store import EVERYTHING, Store
-from retriever_service.writing import Batch, EncodedPassage, Outcome, Writer, index_digest
+from retriever_service.transaction import index_digest
+from retriever_service.writing import Writer
 from serving.errors import FailedPrecondition
 
 FIELDS = {"year": FieldType.INT, "tags": FieldType.STRING}

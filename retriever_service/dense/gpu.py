@@ -1,0 +1,75 @@
+"""FAISS on a GPU: one set of resources for each device, for the process's life; one search at a time.
+
+Filters and deletions never go to the device: some builds of FAISS ignore selectors there, silently. What a search
+finds is filtered afterwards, as on a CPU.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from retriever_service.collection import Vectors
+from retriever_service.dense.factory import EXACT
+from retriever_service.dense.library import load_gpu_faiss
+
+_MAX_FOUND = 2_048  # FAISS's kernels find no more.
+_MAX_SHARE = 0.6  # Of the device's memory, for vectors of two bytes a number.
+
+
+class GpuPlace:
+    """Copies indexes to one GPU, with half-precision vectors. Call it with an index."""
+
+    def __init__(self, device: int) -> None:
+        """Takes the device's resources.
+
+        Raises:
+            RuntimeError: When faiss cannot use a GPU, or has not this one.
+        """
+        self._faiss = load_gpu_faiss()
+        if device >= self._faiss.get_num_gpus():
+            raise RuntimeError(f"dense_device cuda:{device}: faiss finds {self._faiss.get_num_gpus()} GPUs")
+        self._device, self._resources = device, self._faiss.StandardGpuResources()
+        self._memory_bytes = _memory_bytes(device)
+        self._lock = threading.Lock()  # A device takes one search at a time, and none beside a copy.
+
+    def __call__(self, index: Any) -> GpuSearcher:
+        """A copy on the device."""
+        options = self._faiss.GpuClonerOptions()
+        options.useFloat16 = True
+        with self._lock:
+            copy = self._faiss.index_cpu_to_gpu(self._resources, self._device, index, options)
+        return GpuSearcher(copy, self._lock)
+
+    def factory_for(self, dim: int, num_vectors: int, size: int) -> str:
+        """Exact while the vectors fit into the device's memory; then lists of bytes."""
+        if num_vectors * dim * 2 <= _MAX_SHARE * self._memory_bytes:
+            return EXACT
+        return f"IVF{round(4 * size**0.5)},SQ8"
+
+
+class GpuSearcher:
+    """An index on a GPU."""
+
+    max_found = _MAX_FOUND
+
+    def __init__(self, index: Any, lock: threading.Lock) -> None:
+        self._index, self._lock = index, lock
+
+    def search(self, queries: Vectors, count: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """Scores and positions, (B, count) each."""
+        with self._lock:
+            scores, positions = self._index.search(queries, count)
+        return scores, positions
+
+
+def _memory_bytes(device: int) -> int:
+    """The device's memory as torch knows it; a small device's, where torch is built without GPUs."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return 16 << 30
+    return int(torch.cuda.get_device_properties(device).total_memory)
