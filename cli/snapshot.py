@@ -98,10 +98,12 @@ def _show(snapshots: list[Snapshot], *, as_json: bool) -> None:
     if as_json:
         print_json(snapshots)
         return
-    table = Table("generation", "label", "passages", "at change", "created", "digest", "", box=None, pad_edge=False)
+    table = Table(
+        "generation", "label", "passages", "at change", "created (UTC)", "digest", "", box=None, pad_edge=False
+    )
     for each in snapshots:
         state = " ".join(word for word, holds in (("served", each.is_active), ("live", each.is_live)) if holds)
-        created = f"{each.created_at:%Y-%m-%d %H:%M:%S}"
+        created = f"{each.created_at:%Y-%m-%d %H:%M:%S}" if each.created_at.timestamp() else ""
         counts = (f"{each.num_passages:,}", f"{each.sequence:,}")
         table.add_row(str(each.index_generation), each.label, *counts, created, each.digest[:_DIGEST_CHARS], state)
     make_console().print(table)

@@ -54,6 +54,7 @@ def connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA journal_size_limit = 67108864")  # A log that one large transaction made goes back to it.
     connection.execute("PRAGMA cache_size = -65536")
     connection.execute("PRAGMA mmap_size = 1073741824")
     return connection
@@ -71,7 +72,7 @@ def connect_frozen(path: Path) -> sqlite3.Connection:
         connection.close()
         check_format(version, SCHEMA_VERSION, path)
         raise FailedPrecondition(
-            f"{path} has format version {version}: it is brought to {SCHEMA_VERSION} when this release opens it to write",
+            f"{path} has format version {version}: this release brings it to {SCHEMA_VERSION} where it may write to it",
             reason="FORMAT_TOO_OLD",
         )
     connection.execute("PRAGMA cache_size = -65536")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rag_client import EmbeddedPassage, Passage, Query
-from rag_client.errors import InvalidRequest, NotFound, Unimplemented
+from rag_client.errors import InvalidRequest, NotFound
 
 
 def test_bad_input_is_refused_by_field_and_limit(system):
@@ -33,8 +33,8 @@ def test_bad_input_is_refused_by_field_and_limit(system):
         with pytest.raises(InvalidRequest) as caught:
             client.answer("x", num_beams=99)
         assert caught.value.field == "options.decoding.num_beams"
-        with pytest.raises(Unimplemented, match="num_neighbors"):
-            client.answer("x", num_neighbors=2)
+        with pytest.raises(InvalidRequest, match=r"num_neighbors.*5"):
+            client.answer("x", num_neighbors=6)
 
 
 def test_bytes_that_are_not_utf8_are_refused_by_field(system):
