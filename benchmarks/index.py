@@ -93,7 +93,7 @@ def main() -> None:
         "vectors": arguments.vectors,
         "dim": _DIM,
         "index": {"kind": info.index_kind, "measured_recall": round(info.measured_recall, 4)},
-        "note": "the machine was shared: compare CPU times",
+        "note": "client and service share the cores: compare CPU times",
         **starts,
         "raw_faiss": raw,
         "one_by_one_in_turns": alone,
