@@ -22,12 +22,11 @@ import numpy.typing as npt
 from rich.console import Console
 
 from benchmarks.machine import RESULTS, ROOT, describe
+from evaluation.calibration import area_under_curve, expected_calibration_error
 from generator_service.confidence import Confidence
 from ingestion.files import find_files
 from ingestion.reading import ReadOptions, read_passages
-from training.generator.calibration import expected_calibration_error
 from training.generator.calibration_cases import Case, KnownPassage
-from training.generator.measure import area_under_curve
 from training.generator.open_book import Answered, answer_all
 from training.generator.pool import read_json_lines
 

@@ -65,7 +65,7 @@ def measure_calibration(confidences: Sequence[float], is_right: Sequence[float])
     shown = np.unique(np.linspace(1, num, min(num, MAX_CURVE_POINTS)).round().astype(int))
     return Calibration(
         num=num,
-        ece=sum(each.num * abs(each.right - each.mean_confidence) for each in bins) / num,
+        ece=_mean_gap(bins),
         auroc=auroc(confidence, right),
         area_under_risk_coverage=float(risks.mean()),
         bins=bins,
@@ -91,6 +91,19 @@ def reliability(confidence: Floats, right: Floats) -> list[ReliabilityBin]:
     ]
 
 
+def expected_calibration_error(confidence: Floats, right: Floats) -> float:
+    """Mean gap between confidence and share of right ones over the bins, weighted by count.
+
+    Source: Guo et al. 2017, equation 3.
+    """
+    return _mean_gap(reliability(confidence, right))
+
+
+def _mean_gap(bins: Sequence[ReliabilityBin]) -> float:
+    num = sum(each.num for each in bins)
+    return sum(each.num * abs(each.right - each.mean_confidence) for each in bins) / num
+
+
 def selective_risks(confidence: Floats, right: Floats) -> Floats:
     """Share of wrong ones among the n most confident, n = 1..N: float64 (N,). Equal confidences share their mean.
 
@@ -104,14 +117,18 @@ def selective_risks(confidence: Floats, right: Floats) -> Floats:
 
 
 def auroc(confidence: Floats, right: Floats) -> float | None:
-    """Area under the ROC curve by ranks; equal confidences count half. None when all or none are right.
+    """Area under the ROC curve, where `right` holds 1; None when all or none are right."""
+    positives, negatives = confidence[right == 1], confidence[right == 0]
+    return area_under_curve(positives, negatives) if len(positives) and len(negatives) else None
+
+
+def area_under_curve(positives: npt.ArrayLike, negatives: npt.ArrayLike) -> float:
+    """Probability that a random positive scores above a random negative, ties counting half (ROC AUC).
 
     Source: Hanley & McNeil 1982 (the Mann-Whitney statistic).
     """
-    num_right = right.sum()
-    num_wrong = len(right) - num_right
-    if not num_right or not num_wrong:
-        return None
-    _, group, size = np.unique(confidence, return_inverse=True, return_counts=True)
-    mean_rank = np.cumsum(size) - (size - 1) / 2
-    return float(((mean_rank[group] * right).sum() - num_right * (num_right + 1) / 2) / (num_right * num_wrong))
+    ordered = np.sort(np.asarray(negatives))
+    wanted = np.asarray(positives)
+    below = np.searchsorted(ordered, wanted, side="left")
+    not_above = np.searchsorted(ordered, wanted, side="right")
+    return float((below + not_above).mean() / 2 / len(ordered))

@@ -141,10 +141,15 @@ def generator_metrics() -> GeneratorMetrics:
         # What is asked for?
         answers=Counter("rag_generator_answers", "Answers given.", ["model"]),
     )
+    _begin_at_zero(metrics)
+    return metrics
+
+
+def _begin_at_zero(metrics: GeneratorMetrics) -> None:
+    """Makes every label known, so that a rate sees the first event."""
     for reason in ("cancelled", "deadline", "failed"):
         metrics.dropped.labels(reason=reason)
     for reason in ("DEADLINE_UNREACHABLE", "QUEUE_TOO_LONG"):
         metrics.refused.labels(reason=reason)
     for model in DecodingModel:
         metrics.answers.labels(model=model.value)
-    return metrics

@@ -8,9 +8,9 @@ loses nothing that was acknowledged.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -26,9 +26,10 @@ from retriever_service.search import Found, Plan, Search, SearchQuery
 from retriever_service.store import Reader, Store
 from retriever_service.stored_settings import settings_from_json
 from retriever_service.transaction import index_digest
+from retriever_service.users import Users
 from serving.deadline import Deadline
 from serving.errors import Deadline as DeadlineExceeded
-from serving.errors import FailedPrecondition, NotFound
+from serving.errors import FailedPrecondition
 from serving.logs import get_logger
 
 _CHANGES_PER_STEP = 4_096
@@ -68,7 +69,7 @@ class Generation:
         self._apply_thread = ThreadPoolExecutor(1, thread_name_prefix=f"apply-{self.settings.name}")
         self._wake, self._changed = asyncio.Event(), asyncio.Condition()
         self._applier: asyncio.Task[None] | None = None
-        self.num_users, self._is_closing = 0, False  # Requests that work on it now.
+        self.users = Users(self.settings.name)  # Requests that work on it now.
         self.applied = Applied(0, "")
         self.committed_sequence = 0  # Of the last write acknowledged since the generation was opened.
 
@@ -81,10 +82,7 @@ class Generation:
 
     async def close(self) -> None:
         """Waits for those who use the generation, then closes its files."""
-        self._is_closing = True
-        async with self._changed:
-            self._changed.notify_all()
-            await self._changed.wait_for(lambda: self.num_users == 0)
+        await self.users.close()
         if self._applier is not None:
             self._applier.cancel()
             await asyncio.gather(self._applier, return_exceptions=True)
@@ -94,23 +92,13 @@ class Generation:
         await asyncio.to_thread(self.lexical.close)
         self.store.close()
 
-    @asynccontextmanager
-    async def in_use(self) -> AsyncIterator[None]:
+    def in_use(self) -> AbstractAsyncContextManager[None]:
         """Keeps the generation open.
 
         Raises:
             NotFound: When it is closing.
         """
-        if self._is_closing:
-            raise NotFound(f"collection {self.settings.name!r} is being dropped", reason="COLLECTION_NOT_FOUND")
-        self.num_users += 1
-        try:
-            yield
-        finally:
-            self.num_users -= 1
-            if self._is_closing:
-                async with self._changed:
-                    self._changed.notify_all()
+        return self.users.in_use()
 
     async def search(self, threads: Executor, queries: Sequence[SearchQuery], plan: Plan) -> Found:
         """Finds the passages for each query."""

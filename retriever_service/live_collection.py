@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -25,9 +25,10 @@ from retriever_service.pinned import Pinned, State
 from retriever_service.snapshot_files import check_files
 from retriever_service.store import Reader
 from retriever_service.stored_settings import settings_to_json
+from retriever_service.users import Users
 from retriever_service.writing import Writer
 from serving.deadline import Deadline
-from serving.errors import NotFound, RagError
+from serving.errors import RagError
 
 _MAX_OPEN_SNAPSHOTS = 2  # Besides the active one: each holds its dense index in memory.
 
@@ -56,11 +57,11 @@ class LiveCollection:
         self.successor_lock = asyncio.Lock()  # Held by each step that writes to the successor's store.
         self.reencoding = asyncio.Lock()  # Held while a successor is being completed.
         self.written = asyncio.Event()  # Set by each write; the successor's follower clears it.
-        self.opening, self._idle = asyncio.Lock(), asyncio.Condition()  # `opening` is held while `opened` changes.
+        self.opening = asyncio.Lock()  # Held while `opened` changes.
         self._closing: dict[int, asyncio.Task[None]] = {}
         self._background = Background()
         self.follower: asyncio.Task[None] | None = None  # Brings a complete successor what is written to the head.
-        self._num_users, self.is_closing = 0, False
+        self.users = Users(self.settings.name)
 
     @property
     def record(self) -> Record:
@@ -92,9 +93,7 @@ class LiveCollection:
 
     async def close(self) -> None:
         """Waits for those who use the collection, then closes its files."""
-        self.is_closing = True
-        async with self._idle:
-            await self._idle.wait_for(lambda: self._num_users == 0)
+        await self.users.close()
         await self._background.finish()  # What is under way may begin to follow.
         if self.follower is not None:
             self.follower.cancel()
@@ -104,23 +103,13 @@ class LiveCollection:
             await generation.close()
         await asyncio.to_thread(self.write_thread.shutdown)
 
-    @asynccontextmanager
-    async def in_use(self) -> AsyncIterator[None]:
+    def in_use(self) -> AbstractAsyncContextManager[None]:
         """Keeps the collection open.
 
         Raises:
             NotFound: When it is being dropped.
         """
-        if self.is_closing:
-            raise NotFound(f"collection {self.settings.name!r} is being dropped", reason="COLLECTION_NOT_FOUND")
-        self._num_users += 1
-        try:
-            yield
-        finally:
-            self._num_users -= 1
-            if self.is_closing:
-                async with self._idle:
-                    self._idle.notify_all()
+        return self.users.in_use()
 
     @asynccontextmanager
     async def serving(self, index_generation: int = 0) -> AsyncIterator[Pinned]:
@@ -255,7 +244,7 @@ class LiveCollection:
         """Closes unused snapshots, those opened first before others, when there are more than may be."""
         record, opened = self.record, dict(self._state.opened)
         others = [number for number in opened if number not in (keep, record.active, record.successor)]
-        idle = [number for number in others if not opened[number].num_users]
+        idle = [number for number in others if not opened[number].users.num]
         for number in idle[: max(0, len(others) + 1 - _MAX_OPEN_SNAPSHOTS)]:
             self._closing[number] = self.begin(self._close(number, opened.pop(number)))
         self._state = replace(self._state, opened=opened)

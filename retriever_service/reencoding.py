@@ -59,7 +59,7 @@ async def reencode(
         yield Progress(num_encoded, max(num_total, num_encoded), number)
         count = BATCH_SIZE
         while count == BATCH_SIZE:  # A smaller step ends at what was written just now.
-            if collection.is_closing:
+            if collection.users.is_closing:
                 raise NotFound("the collection is being dropped", reason="COLLECTION_NOT_FOUND")
             count = await successor.encode_next()
             num_encoded += count

@@ -10,6 +10,7 @@ see padding and the prior always counts.
 Source: Lewis et al. 2020, section 2.5.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -99,7 +100,7 @@ class RagSequence:
         move = self._search.advance(ranking, log_probs[:, None])
         if self._search.is_done:
             if self._options.is_thorough:
-                self._missing = self._score_missing(self._candidates())
+                self._missing = self._score_missing()
             return []
         width = log_probs.shape[0] // self._state.num_rows
         kept = torch.unique_consecutive(move.parents // width)
@@ -110,11 +111,11 @@ class RagSequence:
 
     def finish(self) -> Decoded:
         """Completes the scores and ranks the hypotheses by log p(y|x)."""
-        candidates = self._candidates()
+        candidates = self._candidates
         if not candidates:
             return Decoded(())
         if self._missing is not None:
-            self._complete(candidates, self._missing)
+            self._complete(self._missing)
         matrix = torch.stack([each.log_probs for each in candidates.values()])
         totals = marginal.sequence_log_probability(self._log_prior, matrix)
         posteriors = marginal.sequence_posterior(self._log_prior, matrix).tolist()
@@ -128,8 +129,9 @@ class RagSequence:
         shares = self._shares(scored[0].token_ids) if self._options.token_shares else []
         return Decoded(tuple(scored), tuple(left_out), tuple(shares))
 
+    @functools.cached_property
     def _candidates(self) -> dict[tuple[int, ...], _Candidate]:
-        """The unique hypotheses over all passages, with the A_i that the searches know."""
+        """The unique hypotheses over all passages, with the A_i that the searches know; once these are over."""
         candidates: dict[tuple[int, ...], _Candidate] = {}
         for i, found in enumerate(self._search.hypotheses()):
             for each in found:
@@ -143,17 +145,16 @@ class RagSequence:
     def _num_forced(self) -> int:
         return 0 if self._model.spec.forced_bos_token_id is None else 1
 
-    def _incomplete(
-        self, candidates: dict[tuple[int, ...], _Candidate]
-    ) -> tuple[dict[tuple[int, ...], _Candidate], list[int]]:
+    @functools.cached_property
+    def _incomplete(self) -> tuple[dict[tuple[int, ...], _Candidate], list[int]]:
         """The hypotheses that not every passage proposed, and the passages that lack one."""
         everyone = set(range(len(self._rows)))
-        incomplete = {ids: each for ids, each in candidates.items() if each.proposers != everyone}
+        incomplete = {ids: each for ids, each in self._candidates.items() if each.proposers != everyone}
         return incomplete, sorted({i for each in incomplete.values() for i in everyone - each.proposers})
 
-    def _score_missing(self, candidates: dict[tuple[int, ...], _Candidate]) -> SlicedScoring | None:
+    def _score_missing(self) -> SlicedScoring | None:
         """The teacher-forced pass over the rows and hypotheses that need it."""
-        incomplete, rows = self._incomplete(candidates)
+        incomplete, rows = self._incomplete
         if not incomplete:
             return None
         targets = list(incomplete)
@@ -161,9 +162,9 @@ class RagSequence:
         plan = plan_slices(lengths, targets, max_tokens=self._options.max_slice_tokens)
         return SlicedScoring(self._model, [self._encoded[i] for i in rows], targets, plan)
 
-    def _complete(self, candidates: dict[tuple[int, ...], _Candidate], missing: SlicedScoring) -> None:
+    def _complete(self, missing: SlicedScoring) -> None:
         """Fills in the unknown A_i."""
-        incomplete, rows = self._incomplete(candidates)
+        incomplete, rows = self._incomplete
         for candidate, log_probs in zip(incomplete.values(), missing.scores, strict=True):
             totals = log_probs[:, self._num_forced :].sum(-1)
             for i, total in zip(rows, totals, strict=True):

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
@@ -26,6 +26,7 @@ from retriever_service.search import Found, Mode, Plan, Search, SearchQuery
 from retriever_service.selection import Selection
 from retriever_service.store import Reader
 from retriever_service.transaction import index_digest
+from retriever_service.users import Users
 from serving.deadline import Deadline
 from serving.errors import Deadline as DeadlineExceeded
 from serving.errors import FailedPrecondition, NotFound
@@ -68,7 +69,7 @@ class RemoteCollection:
         self._looked_at = -FOLLOW_SECONDS
         self._writer = RemoteWriter(store, self._refresh)
         self._write_thread = ThreadPoolExecutor(1, thread_name_prefix=f"write-{head.settings.name}")
-        self._num_users, self._is_closing, self._idle = 0, False, asyncio.Condition()
+        self.users = Users(head.settings.name)
         recall = 1.0 if abilities.is_exact else float("nan")  # The engine's own: nobody has measured it here.
         self.dense = RemoteIndex(abilities.kind, recall)
 
@@ -101,28 +102,16 @@ class RemoteCollection:
 
     async def close(self) -> None:
         """Waits for those who use the collection."""
-        self._is_closing = True
-        async with self._idle:
-            await self._idle.wait_for(lambda: self._num_users == 0)
+        await self.users.close()
         await asyncio.to_thread(self._write_thread.shutdown)
 
-    @asynccontextmanager
-    async def in_use(self) -> AsyncIterator[None]:
+    def in_use(self) -> AbstractAsyncContextManager[None]:
         """Keeps the collection open.
 
         Raises:
             NotFound: When it is being dropped.
         """
-        if self._is_closing:
-            raise NotFound(f"collection {self.settings.name!r} is being dropped", reason="COLLECTION_NOT_FOUND")
-        self._num_users += 1
-        try:
-            yield
-        finally:
-            self._num_users -= 1
-            if self._is_closing:
-                async with self._idle:
-                    self._idle.notify_all()
+        return self.users.in_use()
 
     @asynccontextmanager
     async def serving(self, index_generation: int = 0) -> AsyncIterator[RemotePinned]:

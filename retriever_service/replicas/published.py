@@ -17,6 +17,7 @@ from typing import Any
 from retriever_service.collection import check_collection_name
 from retriever_service.generations import Record, record_from_json, record_to_json
 from retriever_service.replicas.object_store import ObjectStore
+from retriever_service.schema import check_format
 from serving.errors import FailedPrecondition
 
 FORMAT = 1
@@ -182,9 +183,5 @@ def _checked_path(path: str) -> str:
 
 
 def _checked_format(given: dict[str, Any]) -> dict[str, Any]:
-    if (version := given.pop("format")) > FORMAT:
-        raise FailedPrecondition(
-            f"the publication has format version {version}, this program reads up to {FORMAT}: use a newer release",
-            reason="FORMAT_TOO_NEW",
-        )
+    check_format(given.pop("format"), FORMAT, "the publication")
     return given

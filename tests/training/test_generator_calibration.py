@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evaluation.calibration import expected_calibration_error
 from training.generator import open_book
 from training.generator.calibrate import calibrate
 from training.generator.calibration import (
     cross_validated,
-    expected_calibration_error,
     fit_logistic,
     threshold_losing,
 )

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 
+from evaluation.calibration import area_under_curve
 from generator_service.prompt import PromptFormat
 from tests.training.tiny_tokenizer import tiny_tokenizer
 from training.generator.examples import ExampleStream, SpecialIds, collate
 from training.generator.losses import guidance_loss, span_loss
-from training.generator.measure import area_under_curve
 from training.generator.negatives import TermIndex, mine_negatives
 from training.generator.objective import Objective
 from training.generator.pool import Source, TrainingPool, read_pool

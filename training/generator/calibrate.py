@@ -21,16 +21,15 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from evaluation.calibration import area_under_curve, expected_calibration_error
 from generator_service.confidence import FEATURES
 from training.generator.calibration import (
     Floats,
     cross_validated,
-    expected_calibration_error,
     fit_logistic,
     threshold_losing,
 )
 from training.generator.calibration_cases import WHOLE, read_cases
-from training.generator.measure import area_under_curve
 from training.generator.open_book import Answered, answer_all
 
 DEFAULT_FEATURES = ("log_probability", "no_answer_in_cited", "no_answer", "prior_entropy", "posterior_entropy")

@@ -1,4 +1,4 @@
-"""Fitting a confidence model: logistic regression, how well it is calibrated, and what thresholds cost. Pure."""
+"""Fitting a confidence model: logistic regression, its cross-validation, and what thresholds cost. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,10 +67,3 @@ def threshold_losing(probabilities: Floats, labels: Floats, *, ratio: float) -> 
     grid = np.arange(0, 201) / 200
     lost = np.searchsorted(right, grid, side="left") / max(1, len(right))
     return float(grid[lost <= ratio].max())
-
-
-def expected_calibration_error(probabilities: Floats, labels: Floats, *, num_bins: int = 10) -> float:
-    """Mean gap between confidence and accuracy over equal-width bins, weighted by count (Guo et al. 2017, eq. 3)."""
-    bins = np.minimum((probabilities * num_bins).astype(int), num_bins - 1)
-    gaps = [abs(float((probabilities[bins == b] - labels[bins == b]).sum())) for b in range(num_bins)]
-    return sum(gaps) / len(labels)

@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 
 from evaluation.answers import exact_match, f1
+from evaluation.calibration import area_under_curve
 from training.generator.answering import Answered, Answerer, Asked
 from training.generator.pool import read_json_lines
 
@@ -81,15 +82,6 @@ def score(questions: Sequence[GoldQuestion], answered: Sequence[Answered], *, se
         f1=percent([f1(a.text, g) for a, g in zip(answered, golds, strict=True)]),
         questions_per_second=len(questions) / seconds,
     )
-
-
-def area_under_curve(positives: Sequence[float], negatives: Sequence[float]) -> float:
-    """Probability that a random positive scores above a random negative, ties counting half (ROC AUC)."""
-    ordered = np.sort(np.asarray(negatives))
-    wanted = np.asarray(positives)
-    below = np.searchsorted(ordered, wanted, side="left")
-    not_above = np.searchsorted(ordered, wanted, side="right")
-    return float((below + not_above).mean() / 2 / len(ordered))
 
 
 def measure(

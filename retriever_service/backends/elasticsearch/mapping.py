@@ -11,16 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from retriever_service.backends.documents import document_of, shared_fields
 from retriever_service.backends.operands import indexed_values
 from retriever_service.backends.remote import Document
 from retriever_service.collection import (
     CollectionSettings,
     FieldType,
     LexicalScoring,
-    MetadataValue,
     Metric,
-    Passage,
-    Span,
 )
 from retriever_service.lexical_index import NO_STEMMING
 
@@ -85,20 +83,10 @@ def records_index(num_replicas: int) -> dict[str, Any]:
 
 def document_to(document: Document, declared: Mapping[str, FieldType]) -> dict[str, Any]:
     """A document as it is sent."""
-    passage, span = document.passage, document.passage.span
+    passage = document.passage
     return {
-        "id": passage.id,
-        "row": document.row,
-        "digest": passage.content_digest,
-        "source": passage.source,
-        "title": passage.title,
+        **shared_fields(document),
         "text": passage.text,
-        "rest": {
-            "metadata": dict(passage.metadata),
-            "span": None if span is None else [span.start_char, span.end_char, span.page],
-            "sequence": passage.sequence,
-            "duplicate_sources": list(document.duplicate_sources),
-        },
         "fields": indexed_values(passage.metadata, declared),
         "vector": document.vector.tolist(),
         "exact": base64.b64encode(document.vector.astype("<f4", copy=False).tobytes()).decode(),
@@ -107,21 +95,8 @@ def document_to(document: Document, declared: Mapping[str, FieldType]) -> dict[s
 
 def document_from(source: Mapping[str, Any]) -> Document:
     """The inverse of `document_to`; without a vector where it was not asked for."""
-    rest = source["rest"]
-    metadata: dict[str, MetadataValue] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in rest["metadata"].items()
-    }
-    passage = Passage(
-        source["id"],
-        source["title"],
-        source["text"],
-        source["source"],
-        None if rest["span"] is None else Span(*rest["span"]),
-        metadata,
-        rest["sequence"],
-    )
     vector = np.frombuffer(base64.b64decode(source.get("exact", "")), "<f4").astype(np.float32)
-    return Document(source["row"], passage, vector, tuple(rest["duplicate_sources"]))
+    return document_of(source, source["text"], vector)
 
 
 def _similarity(settings: CollectionSettings) -> str:

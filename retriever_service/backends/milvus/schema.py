@@ -12,9 +12,10 @@ import numpy as np
 import pymilvus
 from pymilvus import DataType
 
+from retriever_service.backends.documents import document_of, shared_fields
 from retriever_service.backends.operands import indexed_values
 from retriever_service.backends.remote import Document
-from retriever_service.collection import CollectionSettings, FieldType, MetadataValue, Passage, Span
+from retriever_service.collection import CollectionSettings, FieldType
 from retriever_service.lexical_index import NO_STEMMING, indexed_text
 from retriever_service.limits import LIMITS
 from serving.errors import InvalidRequest
@@ -82,7 +83,7 @@ def document_to(document: Document, declared: Mapping[str, FieldType]) -> dict[s
     Raises:
         InvalidRequest: When its text is longer than Milvus takes.
     """
-    passage, span = document.passage, document.passage.span
+    passage = document.passage
     text = indexed_text(passage.title, passage.text)
     if len(text.encode()) > MAX_VARCHAR_BYTES:
         raise InvalidRequest(
@@ -94,39 +95,11 @@ def document_to(document: Document, declared: Mapping[str, FieldType]) -> dict[s
         name: [value] if isinstance(value, str) else value
         for name, value in indexed_values(passage.metadata, declared).items()
     }
-    return {
-        "id": passage.id,
-        "row": document.row,
-        "digest": passage.content_digest,
-        "source": passage.source,
-        "title": passage.title,
-        "text": text,
-        "rest": {
-            "metadata": dict(passage.metadata),
-            "span": None if span is None else [span.start_char, span.end_char, span.page],
-            "sequence": passage.sequence,
-            "duplicate_sources": list(document.duplicate_sources),
-        },
-        "fields": fields,
-        "vector": document.vector,
-    }
+    return {**shared_fields(document), "text": text, "fields": fields, "vector": document.vector}
 
 
 def document_from(entity: Mapping[str, Any]) -> Document:
     """The inverse of `document_to`; without a vector where it was not asked for."""
-    rest = entity["rest"]
-    metadata: dict[str, MetadataValue] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in rest["metadata"].items()
-    }
-    title: str = entity["title"]
-    passage = Passage(
-        entity["id"],
-        title,
-        entity["text"][len(title) + 1 :] if title else entity["text"],
-        entity["source"],
-        None if rest["span"] is None else Span(*rest["span"]),
-        metadata,
-        rest["sequence"],
-    )
+    title, text = entity["title"], entity["text"]
     vector = np.array(entity["vector"], np.float32) if "vector" in entity else _EMPTY_VECTOR
-    return Document(entity["row"], passage, vector, tuple(rest["duplicate_sources"]))
+    return document_of(entity, text[len(title) + 1 :] if title else text, vector)
