@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,11 @@ from training.generator.losses import guidance_loss, span_loss
 from training.generator.negatives import TermIndex, mine_negatives
 from training.generator.objective import Objective
 from training.generator.pool import Source, TrainingPool, read_pool
-from training.generator.train import Schedule, StepReport, train
+from training.generator.task import GeneratorTask, peak_rate
 from training.generator.warm_start import GeneratorShape, random_generator
+from training.runtime.loop import Report, Schedule, train
+from training.runtime.optimizer import MasterWeights
+from training.runtime.states import Progress
 
 IDS = SpecialIds(cls_id=2, sep_id=3, pad_id=0)
 PLACES = tuple(f"place{i}" for i in range(12))
@@ -71,8 +75,21 @@ def _objective() -> Objective:
     return Objective(random_generator(SHAPE, seed=0))
 
 
-def _schedule(max_examples: int) -> Schedule:
-    return Schedule(max_examples=max_examples, batch_size=8, seed=7, dtype=torch.float32)
+def _run(
+    pool: TrainingPool,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
+    max_steps: int,
+    *,
+    objective: Objective | None = None,
+    resume: bool = False,
+    report: Callable[[Report], None] = lambda report: None,
+) -> Progress:
+    schedule = Schedule(max_steps, seed=7, dtype=torch.float32)
+    objective = objective or _objective()
+    task = GeneratorTask(objective, _stream(pool), tokenizer, schedule, batch_size=8, ids=IDS, held_out=pool.held_out)
+    weights = MasterWeights(objective, rate=peak_rate, dtype=torch.float32, warmup_ratio=0.03)
+    return train(task, weights, schedule, folder, resume=resume, report=report)
 
 
 def test_dev_passages_never_enter_the_pool(pool: TrainingPool) -> None:
@@ -152,27 +169,27 @@ def test_area_under_curve_counts_pairs_and_halves_ties() -> None:
     assert area_under_curve([0.9, 0.5], [0.1, 0.5]) == pytest.approx(3.5 / 4)
 
 
-def test_training_lowers_the_loss(pool: TrainingPool, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
-    reports: list[StepReport] = []
-    train(_objective(), _stream(pool), tokenizer, _schedule(400), tmp_path, resume=False, report=reports.append)
-    losses = [report.language_model for report in reports]
-    assert len(losses) == 50
+def test_training_lowers_the_loss_and_lifts_the_held_out_likelihood(
+    pool: TrainingPool, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    reports: list[Report] = []
+    _run(pool, tokenizer, tmp_path, 50, report=reports.append)
+    losses = [report.shown["lm"] for report in reports]
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+    assert reports[-1].measured["log_p"] > -losses[0]
 
 
 def test_a_run_stopped_by_a_signal_resumes_to_bit_identical_weights(
     pool: TrainingPool, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
-    def stop_at_fifth(report: StepReport) -> None:
+    def stop_at_fifth(report: Report) -> None:
         if report.step == 5:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    schedule, stream = _schedule(160), _stream(pool)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(_objective(), stream, tokenizer, schedule, whole, resume=False, report=lambda report: None)
-    stopped = train(_objective(), stream, tokenizer, schedule, parts, resume=False, report=stop_at_fifth)
-    assert stopped.step == 5
-    train(_objective(), _stream(pool), tokenizer, schedule, parts, resume=True, report=lambda report: None)
+    _run(pool, tokenizer, whole, 20)
+    assert _run(pool, tokenizer, parts, 20, report=stop_at_fifth).step == 5
+    _run(pool, tokenizer, parts, 20, resume=True)
     expected = load_file(whole / "checkpoint" / "model.safetensors")
     for name, tensor in load_file(parts / "checkpoint" / "model.safetensors").items():
         assert torch.equal(tensor, expected[name]), name
@@ -183,7 +200,7 @@ def test_the_word_embeddings_stay_as_they_were(
 ) -> None:
     objective = _objective()
     before = objective.generator.model.shared.weight.detach().clone()
-    train(objective, _stream(pool), tokenizer, _schedule(40), tmp_path, resume=False, report=lambda report: None)
+    _run(pool, tokenizer, tmp_path, 5, objective=objective)
     assert torch.equal(objective.generator.model.shared.weight, before)
 
 
