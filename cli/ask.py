@@ -11,6 +11,7 @@ from cli.asking import add_decoding_arguments, add_retrieval_arguments, answer_o
 from cli.errors import CommandFailed
 from cli.render import make_console, print_answer, print_json
 from cli.session import connected, empty_collection
+from cli.tasks import add_task_arguments, with_task_options
 from rag_client import (
     Answer,
     AnswerOptions,
@@ -18,23 +19,26 @@ from rag_client import (
     FinishReason,
     PassagesRetrieved,
     RagClient,
+    StageEnded,
     TokenDelta,
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("question", metavar="QUESTION")
+    parser.add_argument("question", metavar="QUESTION", nargs="?", default="", help="or claim, topic, text, wish")
     add_decoding_arguments(parser)
     parser.add_argument("--no-stream", action="store_true", help="wait for the whole answer, found thoroughly")
     add_retrieval_arguments(parser)
+    add_task_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Asks one question."""
     console = make_console()
+    options = with_task_options(answer_options(arguments), arguments)
     with connected(arguments) as client:
-        answer = ask(client, arguments.question, answer_options(arguments), console, streams=not arguments.no_stream)
+        answer = ask(client, arguments.question, options, console, streams=not arguments.no_stream)
         if answer.finish_reason is FinishReason.NO_PASSAGES and is_empty(client, arguments.collection):
             raise empty_collection(arguments.collection)
     if arguments.json:
@@ -63,6 +67,8 @@ def ask(client: RagClient, question: str, options: AnswerOptions, console: Conso
                     return event.answer
                 case PassagesRetrieved() if console.is_terminal:
                     live.update(Text(f"reading {len(event.passages)} passages", style="dim"), refresh=True)
+                case StageEnded(_, section) if section and console.is_terminal:
+                    live.update(Text(f"wrote {section}", style="dim"), refresh=True)
                 case TokenDelta() if console.is_terminal:
                     text += event.text
                     live.update(Text(text, style="bold"), refresh=True)

@@ -7,6 +7,7 @@ from cli.session import add_collection_argument, add_connection_arguments
 from rag_client import (
     AnswerOptions,
     CandidateRanking,
+    DecodingModel,
     Diversity,
     RagClient,
     Rerank,
@@ -52,7 +53,9 @@ def add_retrieval_arguments(parser: argparse.ArgumentParser) -> None:
 def add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what shapes an answer beyond its passages."""
     parser.add_argument(
-        "--model", choices=["rag-token", "rag-sequence"], help="(default: rag-sequence; streamed, rag-token)"
+        "--model",
+        choices=[model.value.replace("_", "-") for model in DecodingModel],
+        help="(default: rag-sequence; streamed, rag-token; summaries, fusion-in-decoder)",
     )
     parser.add_argument("--beams", type=int, metavar="N", help="1 (greedy) to 16")
     parser.add_argument(

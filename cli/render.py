@@ -13,10 +13,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rag_client import Answer, Citation, FinishReason, Hypothesis, Passage, Provenance, RetrievedPassage, StageTiming
+from rag_client import (
+    Answer,
+    Citation,
+    FinishReason,
+    Hypothesis,
+    LabelProbability,
+    Passage,
+    Provenance,
+    RecommendedItem,
+    RetrievedPassage,
+    StageTiming,
+)
 
 _PLAIN_WIDTH = 140
-_SNIPPET_CHARS = 220
+_SNIPPET_CHARS, _REASON_CHARS = 220, 100
 _DIGEST_CHARS = 12
 
 
@@ -53,19 +64,24 @@ def to_plain(value: object) -> Any:
 
 
 def print_answer(answer: Answer, console: Console, *, max_citations: int | None = None) -> None:
-    """The answer, the candidates it won against, the (best) passages it cites, how long it took and what made it."""
-    console.print(answer_line(answer))
+    """The answer, what it won against, the (best) passages it cites, how long it took and what made it."""
+    console.print(_items(answer.items) if answer.items else answer_line(answer))
+    if answer.rewritten_question:
+        console.print(Text(f"understood as: {answer.rewritten_question}", style="dim"))
+    if answer.labels:
+        console.print()
+        console.print(_labels(answer.labels))
     if any(each.ranking_score is not None for each in answer.hypotheses):
         console.print()
         console.print(_candidates(answer.hypotheses))
-    if answer.citations:
+    if answer.citations and not answer.items:
         console.print()
         console.print(_citations(answer, answer.citations[:max_citations]))
     console.print()
     confidence = f"confidence {answer.confidence:.2f}, " if answer.is_answered else ""
-    model = answer.model or "no model"
+    model = f"log p(y|x) {answer.log_probability:.3f}, {answer.model}" if answer.model else "no model"
     cached = ", from the cache" if answer.from_cache else ""
-    how = f"{confidence}log p(y|x) {answer.log_probability:.3f}, {model}{cached}"
+    how = f"{confidence}{model}{cached}"
     for line in (how, _timings(answer.timings), _provenance(answer.provenance)):
         console.print(Text(line, style="dim"), soft_wrap=True)
 
@@ -76,7 +92,7 @@ def answer_line(answer: Answer) -> Text:
         return Text("No answer: no passage was found.", style="yellow")
     if answer.finish_reason is FinishReason.ABSTAINED:
         return Text(f"No answer: the confidence of {answer.confidence:.2f} is under the threshold.", style="yellow")
-    return Text(answer.text or "(the answer is empty)", style="bold")
+    return Text(answer.text.rstrip() or "(the answer is empty)", style="" if answer.sections else "bold")
 
 
 def print_passages(passages: Iterable[RetrievedPassage], console: Console) -> None:
@@ -121,6 +137,21 @@ def _candidates(hypotheses: Iterable[Hypothesis]) -> Table:
     for each in hypotheses:
         scores = (each.ranking_score, each.log_probability, each.retrieval_score)
         table.add_row(*map(_number, scores), Text(each.text))
+    return table
+
+
+def _labels(labels: Iterable[LabelProbability]) -> Table:
+    table = _numbers("probability", "log p(y|x)", last="label")
+    for each in labels:
+        table.add_row(f"{each.probability:.3f}", _number(each.log_probability), Text(each.label))
+    return table
+
+
+def _items(items: Iterable[RecommendedItem]) -> Table:
+    table = _numbers("probability", last="item, and why")
+    for each in items:
+        reasons = [snippet(citation.passage.text, "", _REASON_CHARS) for citation in each.citations]
+        table.add_row(f"{each.probability:.3f}", Text("\n  ").join([Text(each.name, "bold"), *reasons]))
     return table
 
 

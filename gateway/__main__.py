@@ -11,7 +11,8 @@ from gateway.clients import RETRIEVER_SERVICE, GeneratorClient, RetrieverClient
 from gateway.config import GatewayConfig
 from gateway.feedback import FeedbackLog
 from gateway.metrics import gateway_metrics
-from gateway.pipeline import Budget, Pipeline
+from gateway.pipeline import Pipeline
+from gateway.run import Budget
 from gateway.servicer import GatewayServicer
 from protos.rag.v1 import gateway_pb2_grpc
 from serving.config import load_config

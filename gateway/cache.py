@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from gateway.stages import Generation, Generator, Made, Question, Retrieval, Retriever
+from gateway.answers import Made
+from gateway.stages import Generator, Question, Retriever
 
 _ENTRY_BYTES = 1024  # What an entry takes beside its messages, about.
 
@@ -83,17 +84,19 @@ class AnswerCache:
         self._observer.cache_lookup("miss" if entry is None else "hit")
         return None if entry is None else entry.made
 
-    def remember(self, question: Question, retrieval: Retrieval, generation: Generation) -> None:
+    def remember(self, question: Question, made: Made) -> None:
         """Keeps what was made for a question, where it can be told later whether it still holds."""
-        key = question.cache_key
-        is_named = generation.digest and (retrieval.state or not question.needs_passages)
-        num_bytes = retrieval.num_bytes + generation.num_bytes + _ENTRY_BYTES
-        if key is None or not is_named or num_bytes > self._max_bytes:
+        key, state = question.cache_key, made.retrieval.state
+        digests = {each.digest for each in made.generations}
+        is_named = len(digests) == 1 and "" not in digests if question.needs_generator else True
+        num_bytes = made.retrieval.num_bytes + sum(each.num_bytes for each in made.generations) + _ENTRY_BYTES
+        is_whole = made.is_answered and is_named and (state or not question.needs_passages)
+        if key is None or not is_whole or num_bytes > self._max_bytes:
             return
-        made = Made(replace(retrieval, space=None, timings={}), replace(generation, timings={}), from_cache=True)
+        made = replace(made, retrieval=replace(made.retrieval, space=None), from_cache=True)
         self._remove(key, "replaced")  # By an equal question that was asked at the same time.
         expires_at = self._now() + self._ttl_seconds
-        self._entries[key] = _Entry(made, retrieval.state, generation.digest, num_bytes, expires_at)
+        self._entries[key] = _Entry(made, state, next(iter(digests), ""), num_bytes, expires_at)
         self._num_bytes += num_bytes
         while self._num_bytes > self._max_bytes:
             self._remove(next(iter(self._entries)), "evicted")
@@ -110,12 +113,18 @@ class AnswerCache:
         return entry
 
     async def _is_current(self, question: Question, entry: _Entry, timeout: float | None) -> bool:
-        if not question.needs_passages:
-            return await self._generator.digest(timeout=timeout) == entry.digest
-        state, digest = await asyncio.gather(
-            self._retriever.state(question, timeout=timeout), self._generator.digest(timeout=timeout)
-        )
-        return (state, digest) == (entry.state, entry.digest)
+        checks = []
+        if question.needs_passages:
+            checks.append(self._is_state(question, entry.state, timeout))
+        if question.needs_generator:
+            checks.append(self._is_generator(entry.digest, timeout))
+        return all(await asyncio.gather(*checks))
+
+    async def _is_state(self, question: Question, state: str, timeout: float | None) -> bool:
+        return await self._retriever.state(question, timeout=timeout) == state
+
+    async def _is_generator(self, digest: str, timeout: float | None) -> bool:
+        return (await self._generator.checkpoint(timeout=timeout)).digest == digest
 
     def _remove(self, key: bytes, reason: str) -> None:
         entry = self._entries.pop(key, None)

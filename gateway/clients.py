@@ -12,20 +12,17 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from gateway import convert_backends as convert
-from gateway import ranking
+from gateway import convert_generator, convert_retriever, ranking
+from gateway.prompts import Checkpoint
 from gateway.stages import Delta, Generation, Question, Retrieval
 from protos.rag.v1 import common_pb2, generator_pb2, generator_pb2_grpc, retriever_pb2, retriever_pb2_grpc
 from serving.channel import forwarding_metadata, open_channel
-from serving.errors import Deadline, FailedPrecondition, InvalidRequest, NotReady, Overloaded, RagError
+from serving.errors import Deadline, FailedPrecondition, InvalidRequest, NotFound, NotReady, Overloaded, RagError
 from serving.status import ERROR_OF, error_from_rpc
 
 RETRIEVER_SERVICE, GENERATOR_SERVICE = "rag.v1.RetrieverService", "rag.v1.GeneratorService"
 INFO_TIMEOUT_SECONDS = 2.0
 
-_RETRIEVAL_FIELDS = frozenset(common_pb2.RetrievalOptions.DESCRIPTOR.fields_by_name)
-_DECODING_FIELDS = frozenset(common_pb2.DecodingOptions.DESCRIPTOR.fields_by_name)
-_EXPLANATION_FIELDS = frozenset(common_pb2.ExplanationOptions.DESCRIPTOR.fields_by_name)
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -98,17 +95,42 @@ class RetrieverClient:
         self._backend = backend
         self._stub: Any = retriever_pb2_grpc.RetrieverServiceStub(backend.channel)
 
-    async def retrieve(self, question: Question, *, timeout: float | None) -> Retrieval:
-        """Finds the passages for a question; see `gateway.stages.Retriever`."""
+    async def retrieve(
+        self, question: Question, queries: Sequence[str], *, timeout: float | None
+    ) -> Sequence[Retrieval]:
+        """Finds passages for each query; see `gateway.stages.Retriever`."""
+        request = convert_retriever.retrieve_request(question, queries)
         try:
-            reply = await self._backend.call(self._stub.Retrieve, convert.retrieve_request(question), timeout=timeout)
-            if len(reply.results) != 1:
-                raise RagError(f"retriever returned {len(reply.results)} results for one query")
-            _raise_for_item(reply.results[0].status)
+            reply = await self._backend.call(self._stub.Retrieve, request, timeout=timeout)
+            if len(reply.results) != len(queries):
+                raise RagError(f"retriever returned {len(reply.results)} results for {len(queries)} queries")
+            for result in reply.results:
+                _raise_for_item(result.status)
         except InvalidRequest as error:
-            error.field = _retrieval_field(error.field)
+            error.field = convert_retriever.asked_field(error.field)
             raise
-        return convert.retrieval(reply, question)
+        return convert_retriever.retrievals(reply, question)
+
+    async def source(self, question: Question, name: str, *, max_passages: int, timeout: float | None) -> Retrieval:
+        """Lists passages of a source; see `gateway.stages.Retriever`.
+
+        Raises:
+            NotFound: It has none.
+        """
+        state = await self.state(question, timeout=timeout)  # First: what is written meanwhile shows as another one.
+        passages: list[common_pb2.Passage] = []
+        request = convert_retriever.source_request(question, name, max_passages)
+        while len(passages) < max_passages:
+            page = await self._backend.call(self._stub.ListPassages, request, timeout=timeout)
+            passages += page.passages
+            request.page_token = page.next_page_token
+            if not page.next_page_token:
+                break
+        if not passages:
+            raise NotFound(
+                f"collection {convert_retriever.collection(question)!r} has no source {name!r}", reason="NO_SOURCE"
+            )
+        return convert_retriever.source_retrieval(passages[:max_passages], state, question)
 
     async def rank(
         self, question: Question, retrieval: Retrieval, generation: Generation, *, timeout: float | None
@@ -120,11 +142,11 @@ class RetrieverClient:
         """
         assert retrieval.space is not None
         assert question.ranking is not None
-        space, texts = retrieval.space, convert.candidate_texts(generation)
+        space, texts = retrieval.space, convert_generator.candidate_texts(generation)
         request = retriever_pb2.EmbedRequest(
             texts=[f"{question.text} {text}".strip() for text in texts],
             role=retriever_pb2.TEXT_ROLE_QUERY,
-            collection=_collection(question),
+            collection=convert_retriever.collection(question),
         )
         reply = await self._backend.call(self._stub.Embed, request, timeout=timeout)
         if reply.encoder.digest != space.encoder_digest:
@@ -135,16 +157,20 @@ class RetrieverClient:
         if len(reply.vectors) != len(texts):
             raise RagError(f"retriever returned {len(reply.vectors)} vectors for {len(texts)} texts")
         scores = ranking.retrieval_scores(
-            convert.vectors(reply.vectors), space.vectors, temperature=space.temperature, is_cosine=space.is_cosine
+            convert_retriever.vectors(reply.vectors),
+            space.vectors,
+            temperature=space.temperature,
+            is_cosine=space.is_cosine,
         )
-        log_probabilities = convert.candidate_log_probabilities(generation)
+        log_probabilities = convert_generator.candidate_log_probabilities(generation)
         ranked = ranking.rank_candidates(log_probabilities, scores.tolist(), question.ranking)
-        return convert.ranked_generation(generation, ranked)
+        return convert_generator.ranked_generation(generation, ranked)
 
     async def state(self, question: Question, *, timeout: float | None) -> str:
         """Names what the question would search now; see `gateway.stages.Retriever`."""
         request = retriever_pb2.GetCollectionStateRequest(
-            collection=_collection(question), index_generation=question.options.retrieval.index_generation
+            collection=convert_retriever.collection(question),
+            index_generation=question.options.retrieval.index_generation,
         )
         reply = await self._backend.call(self._stub.GetCollectionState, request, timeout=timeout)
         return str(reply.collection_state)
@@ -166,30 +192,37 @@ class GeneratorClient:
 
     async def generate(self, question: Question, retrieval: Retrieval, *, timeout: float | None) -> Generation:
         """Decodes an answer; see `gateway.stages.Generator`."""
-        request = convert.generate_request(generator_pb2.GenerateRequest, question, retrieval)
-        try:
-            reply = await self._backend.call(self._stub.Generate, request, timeout=timeout)
-        except InvalidRequest as error:
-            error.field = _generation_field(error.field)
-            raise
-        return convert.generation(reply)
+        request = convert_generator.generate_request(generator_pb2.GenerateRequest, question, retrieval)
+        return convert_generator.generation(await self._call(self._stub.Generate, request, timeout))
+
+    async def rewrite(self, prompt: str, *, timeout: float | None) -> str:
+        """Decodes without passages; see `gateway.stages.Generator`."""
+        reply = await self._call(self._stub.Generate, convert_generator.rewrite_request(prompt), timeout)
+        return str(reply.generation.text)
+
+    async def choose(
+        self, question: Question, retrieval: Retrieval, labels: Sequence[str], *, timeout: float | None
+    ) -> Generation:
+        """Scores the labels; see `gateway.stages.Generator`."""
+        request = convert_generator.choose_request(question, retrieval, labels)
+        return convert_generator.choice(await self._call(self._stub.Score, request, timeout), labels, question)
 
     async def stream(
         self, question: Question, retrieval: Retrieval, *, timeout: float | None
     ) -> AsyncGenerator[Delta | Generation, None]:
         """Decodes an answer and sends its tokens as they come; closing the generator cancels the decoding."""
-        request = convert.generate_request(generator_pb2.StreamGenerateRequest, question, retrieval)
+        request = convert_generator.generate_request(generator_pb2.StreamGenerateRequest, question, retrieval)
         rpc = self._stub.StreamGenerate(request, timeout=timeout, metadata=forwarding_metadata())
         try:
             async for message in rpc:
                 if message.HasField("delta"):
                     yield Delta(message.delta)
                 elif message.HasField("final"):
-                    yield convert.generation(message.final)
+                    yield convert_generator.generation(message.final)
         except grpc.aio.AioRpcError as failure:
             error = self._backend.error(failure)
             if isinstance(error, InvalidRequest):
-                error.field = _generation_field(error.field)
+                error.field = convert_generator.asked_field(error.field)
             raise error from failure
         finally:
             rpc.cancel()
@@ -198,7 +231,7 @@ class GeneratorClient:
         """Reads the hits again; see `gateway.stages.Generator`."""
         assert question.rerank is not None
         scores = await self.question_likelihoods(question.text, retrieval.passages, timeout=timeout)
-        return convert.reranked_retrieval(retrieval, ranking.rerank_hits(scores, question.rerank))
+        return convert_retriever.reranked_retrieval(retrieval, ranking.rerank_hits(scores, question.rerank))
 
     async def question_likelihoods(
         self, question: str, passages: Sequence[common_pb2.RetrievedPassage], *, timeout: float | None
@@ -208,21 +241,15 @@ class GeneratorClient:
         Raises:
             RagError: What the failure means.
         """
-        request = convert.score_request(question, passages)
-        try:
-            reply = await self._backend.call(self._stub.Score, request, timeout=timeout)
-        except InvalidRequest as error:
-            error.field = _generation_field(error.field)
-            raise
+        reply = await self._call(self._stub.Score, convert_generator.score_request(question, passages), timeout)
         if len(reply.scores) != 1 or len(reply.scores[0].passage_log_probabilities) != len(passages):
             raise RagError("generator did not score the question once for each passage")
         return list(reply.scores[0].passage_log_probabilities)
 
-    async def digest(self, *, timeout: float | None) -> str:
-        """The generator's digest; see `gateway.stages.Generator`."""
+    async def checkpoint(self, *, timeout: float | None) -> Checkpoint:
+        """What its checkpoint says of tasks; see `gateway.stages.Generator`."""
         request = generator_pb2.GeneratorServiceGetInfoRequest()
-        reply = await self._backend.call(self._stub.GetInfo, request, timeout=timeout)
-        return str(reply.generator.digest)
+        return convert_generator.checkpoint(await self._backend.call(self._stub.GetInfo, request, timeout=timeout))
 
     async def info(self) -> generator_pb2.GeneratorServiceGetInfoResponse | None:
         """What the generator says of itself; None when it does not answer."""
@@ -230,6 +257,13 @@ class GeneratorClient:
             self._backend, self._stub, generator_pb2.GeneratorServiceGetInfoRequest()
         )
         return reply
+
+    async def _call(self, rpc: Any, request: Any, timeout: float | None) -> Any:
+        try:
+            return await self._backend.call(rpc, request, timeout=timeout)
+        except InvalidRequest as error:
+            error.field = convert_generator.asked_field(error.field)
+            raise
 
 
 async def _info(backend: Backend, stub: Any, request: Any) -> Any:
@@ -239,35 +273,7 @@ async def _info(backend: Backend, stub: Any, request: Any) -> Any:
         return None
 
 
-def _collection(question: Question) -> str:
-    return str(question.options.retrieval.collection or convert.DEFAULT_COLLECTION)
-
-
 def _raise_for_item(status: common_pb2.Status) -> None:
     if status.code:
         kind = ERROR_OF.get(_CODES.get(status.code, grpc.StatusCode.UNKNOWN), RagError)
         raise kind(status.message, reason=status.reason, field="queries" if kind is InvalidRequest else None)
-
-
-def _retrieval_field(field: str | None) -> str | None:
-    """A field of a RetrieveRequest as the asker of a question knows it."""
-    path = (field or "").removeprefix("options.")
-    if path.startswith(("quer", "text")):
-        return "question"
-    return f"options.retrieval.{path}" if _head(path) in _RETRIEVAL_FIELDS else field
-
-
-def _generation_field(field: str | None) -> str | None:
-    """A field of a GenerateRequest as the asker of a question knows it."""
-    if field in ("decoding", "explanation"):
-        return f"options.{field}"
-    path = (field or "").removeprefix("input.").removeprefix("decoding.").removeprefix("explanation.")
-    if _head(path) in _DECODING_FIELDS:
-        return f"options.decoding.{path}"
-    if _head(path) in _EXPLANATION_FIELDS:
-        return f"options.explanation.{path}"
-    return path or field
-
-
-def _head(path: str) -> str:
-    return path.split(".")[0].split("[")[0]

@@ -1,22 +1,26 @@
-"""What callers send and get ↔ the gateway's values. What the stages will check themselves is left to them."""
+"""What callers send → the gateway's values. What the stages will check themselves is left to them."""
 
 import copy
 import hashlib
 import math
-from collections.abc import Mapping, MutableSequence, Sequence
+from collections.abc import Sequence
 
-from gateway.convert_backends import enum_name, likelihood_rerank
+from gateway import convert_tasks
+from gateway.convert_names import enum_name
+from gateway.convert_retriever import likelihood_rerank
+from gateway.convert_tasks import MAX_TEXT_BYTES, check_size
 from gateway.feedback import Feedback
 from gateway.ranking import CandidateWeights
-from gateway.stages import Answer, Delta, Event, Question, Retrieval, StageEnded
-from protos.rag.v1 import common_pb2, gateway_pb2, generator_pb2
-from serving.errors import InvalidRequest, Unimplemented
+from gateway.stages import Question, Task
+from protos.rag.v1 import common_pb2, gateway_pb2
+from serving.errors import InvalidRequest
 
-MAX_TEXT_BYTES = 8192
 MAX_ANSWER_ID_BYTES = 64
 MAX_HELPFUL_PASSAGES = 100
 MIN_CANDIDATES, MAX_CANDIDATES = 2, 16
 MIN_COMPARED, MAX_COMPARED = 2, 8
+
+_WITHOUT_TOKENS = (Task.FACT_VERIFICATION, Task.RECOMMENDATION, Task.DOCUMENT_GENERATION)
 
 
 def question(request: gateway_pb2.AnswerRequest | gateway_pb2.StreamAnswerRequest) -> Question:
@@ -24,22 +28,18 @@ def question(request: gateway_pb2.AnswerRequest | gateway_pb2.StreamAnswerReques
 
     Raises:
         InvalidRequest: Names the field and the limit.
-        Unimplemented: Names the option whose work comes later.
+        Unimplemented: The task is newer than this gateway.
     """
-    if not request.question.strip():
-        raise InvalidRequest("question must not be blank", field="question", reason="BLANK")
-    _check_size("question", request.question)
-    if request.history:
-        raise Unimplemented("history (dialogue over several turns) is not implemented yet")
-    if request.task not in (gateway_pb2.TASK_UNSPECIFIED, gateway_pb2.TASK_QUESTION_ANSWERING):
-        raise Unimplemented(f"task {enum_name(gateway_pb2.Task, request.task)} is not implemented yet")
-    options = request.options
+    task = convert_tasks.task_of(request)
+    task_options = convert_tasks.task_options(request, task)
+    convert_tasks.check_question(request, task, task_options)
+    options = convert_tasks.with_task_defaults(request.options, task)
     min_confidence = options.min_confidence if options.HasField("min_confidence") else None
     if min_confidence is not None and not 0 <= min_confidence <= 1:
         raise InvalidRequest(
             f"options.min_confidence must be in [0, 1], not {min_confidence}", field="options.min_confidence"
         )
-    is_stream = isinstance(request, gateway_pb2.StreamAnswerRequest)
+    is_stream = isinstance(request, gateway_pb2.StreamAnswerRequest) and task not in _WITHOUT_TOKENS
     if is_stream:
         options = _with_stream_defaults(options)
     model, ranking = options.decoding.model, _candidate_weights(options)
@@ -52,6 +52,9 @@ def question(request: gateway_pb2.AnswerRequest | gateway_pb2.StreamAnswerReques
         rerank=likelihood_rerank(options.retrieval, "options.retrieval"),
         ranking=ranking,
         cache_key=_cache_key(request, options),
+        task=task,
+        task_options=task_options,
+        history=convert_tasks.history(request),
     )
 
 
@@ -60,7 +63,6 @@ def compared_questions(request: gateway_pb2.CompareAnswersRequest) -> list[Quest
 
     Raises:
         InvalidRequest: Names the field and the limit.
-        Unimplemented: Names the option whose work comes later.
     """
     count = len(request.index_generations)
     if not MIN_COMPARED <= count <= MAX_COMPARED:
@@ -142,72 +144,6 @@ def _with_stream_defaults(options: gateway_pb2.AnswerOptions) -> gateway_pb2.Ans
     return completed
 
 
-def answer_response(answer: Answer, build_version: str) -> gateway_pb2.AnswerResponse:
-    """An answer, as the caller sees it."""
-    provenance = common_pb2.Provenance()
-    for stage in (answer.retrieval, answer.generation):
-        if stage is not None and stage.provenance is not None:
-            provenance.MergeFrom(stage.provenance)
-    provenance.build_version = build_version
-    return gateway_pb2.AnswerResponse(
-        answer=_answer(answer), provenance=provenance, timings=_timing_messages(answer.timings)
-    )
-
-
-def _answer(answer: Answer) -> gateway_pb2.Answer:
-    message = gateway_pb2.Answer(
-        answer_id=answer.answer_id,
-        finish_reason="FINISH_REASON_" + answer.finish_reason.upper(),
-        from_cache=answer.from_cache,
-    )
-    if answer.generation is None:
-        return message
-    decoded: generator_pb2.Generation = answer.generation.message
-    for cited in answer.citations:
-        message.citations.add(
-            retrieved=answer.retrieval.passages[cited.index], prior=cited.prior, posterior=cited.posterior
-        )
-    message.log_probability = decoded.log_probability
-    message.confidence = decoded.confidence
-    message.model = decoded.model
-    message.pruned_prior_mass = decoded.pruned_prior_mass
-    message.num_new_tokens = decoded.num_new_tokens
-    message.num_input_tokens = decoded.num_input_tokens
-    if answer.has_text:
-        message.text, message.raw_text = decoded.text, decoded.raw_text
-        message.tokens.extend(decoded.tokens)
-        message.hypotheses.extend(decoded.hypotheses)
-        message.leave_one_out.extend(decoded.leave_one_out)
-        order = [cited.index for cited in answer.citations]
-        for token in message.tokens:
-            _reorder(token.posteriors, order)
-        for hypothesis in message.hypotheses:
-            _reorder(hypothesis.posteriors, order)
-    return message
-
-
-def _reorder(posteriors: MutableSequence[float], order: Sequence[int]) -> None:
-    """From the passages' order into the citations'."""
-    if posteriors:
-        posteriors[:] = [posteriors[index] for index in order]
-
-
-def event(event: Event, build_version: str) -> gateway_pb2.StreamAnswerResponse:
-    """One event of a streamed answer."""
-    match event:
-        case StageEnded(stage, seconds):
-            (timing,) = _timing_messages({stage: seconds})
-            return gateway_pb2.StreamAnswerResponse(stage=gateway_pb2.StageEvent(timing=timing))
-        case Retrieval():
-            return gateway_pb2.StreamAnswerResponse(
-                passages=gateway_pb2.RetrievedPassages(passages=event.passages, provenance=event.provenance)
-            )
-        case Delta(message):
-            return gateway_pb2.StreamAnswerResponse(delta=message)
-        case Answer():
-            return gateway_pb2.StreamAnswerResponse(final=answer_response(event, build_version))
-
-
 def feedback(message: gateway_pb2.Feedback) -> Feedback:
     """Feedback.
 
@@ -216,9 +152,9 @@ def feedback(message: gateway_pb2.Feedback) -> Feedback:
     """
     if not message.answer_id.strip():
         raise InvalidRequest("feedback.answer_id must not be blank", field="feedback.answer_id", reason="BLANK")
-    _check_size("feedback.answer_id", message.answer_id, MAX_ANSWER_ID_BYTES)
-    _check_size("feedback.expected_answer", message.expected_answer)
-    _check_size("feedback.comment", message.comment)
+    check_size("feedback.answer_id", message.answer_id, MAX_ANSWER_ID_BYTES)
+    check_size("feedback.expected_answer", message.expected_answer)
+    check_size("feedback.comment", message.comment)
     if len(message.helpful_passage_ids) > MAX_HELPFUL_PASSAGES:
         raise InvalidRequest(
             f"feedback.helpful_passage_ids has {len(message.helpful_passage_ids)} ids, at most {MAX_HELPFUL_PASSAGES}",
@@ -238,22 +174,15 @@ def feedback(message: gateway_pb2.Feedback) -> Feedback:
 
 def limits(max_items: int, max_message_bytes: int) -> Sequence[common_pb2.Limit]:
     """The gateway's own limits."""
-    return [
-        common_pb2.Limit(name="max_question_bytes", value=MAX_TEXT_BYTES, unit="bytes"),
-        common_pb2.Limit(name="max_feedback_bytes", value=MAX_TEXT_BYTES, unit="bytes"),
-        common_pb2.Limit(name="max_admitted_items", value=max_items, unit="items"),
-        common_pb2.Limit(name="max_message_bytes", value=max_message_bytes, unit="bytes"),
-    ]
-
-
-def _check_size(field: str, text: str, limit: int = MAX_TEXT_BYTES) -> None:
-    size = len(text.encode())
-    if size > limit:
-        raise InvalidRequest(f"{field} has {size} bytes, at most {limit}", field=field, reason="TOO_LARGE")
-
-
-def _timing_messages(timings: Mapping[str, float]) -> list[common_pb2.StageTiming]:
-    return [
-        common_pb2.StageTiming(stage="STAGE_" + name.upper(), duration_seconds=seconds)
-        for name, seconds in timings.items()
-    ]
+    sizes = {"max_question_bytes": MAX_TEXT_BYTES, "max_turn_bytes": MAX_TEXT_BYTES}
+    sizes |= {"max_feedback_bytes": MAX_TEXT_BYTES, "max_message_bytes": max_message_bytes}
+    counts = {
+        "max_admitted_items": max_items,
+        "max_turns": convert_tasks.MAX_TURNS,
+        "max_labels": convert_tasks.MAX_LABELS,
+        "max_summarized_passages": convert_tasks.MAX_SUMMARIZED_PASSAGES,
+        "max_sections": convert_tasks.MAX_SECTIONS,
+        "max_liked_sources": convert_tasks.MAX_LIKED_SOURCES,
+    }
+    units = dict.fromkeys(sizes, "bytes") | dict.fromkeys(counts, "items")
+    return [common_pb2.Limit(name=name, value=value, unit=units[name]) for name, value in (sizes | counts).items()]

@@ -4,7 +4,7 @@ import functools
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from gateway.stages import Answer
+from gateway.answers import Answer
 from serving.metrics import LATENCY_BUCKETS
 
 _RATIO_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
@@ -43,8 +43,12 @@ class GatewayMetrics:
         )
         # Is the answer cache worth its room? "uncacheable" is random sampling.
         self._cache_lookups = Counter("rag_gateway_answer_cache_lookups", "Questions looked up.", ["outcome"])
+        for outcome in ("hit", "miss", "uncacheable"):  # Counted from 0, so that a first one is a rise.
+            self._cache_lookups.labels(outcome=outcome)
         # Why do cached answers go? "changed" is a write or another model, "evicted" is a cache that is too small.
         self._cache_removals = Counter("rag_gateway_answer_cache_removals", "Cached answers dropped.", ["reason"])
+        for reason in ("changed", "expired", "evicted", "replaced"):
+            self._cache_removals.labels(reason=reason)
         # How full is the answer cache?
         self._cache_bytes = Gauge("rag_gateway_answer_cache_bytes", "Size of the cached answers.")
         # What do people think of the answers?
@@ -52,10 +56,10 @@ class GatewayMetrics:
 
     def answered(self, answer: Answer) -> None:
         """Records a finished answer."""
-        generation = answer.generation
+        generation = answer.made.generation
         model = generation.model if generation is not None else "none"
         self._answers.labels(finish_reason=answer.finish_reason, model=model).inc()
-        self._passages.observe(len(answer.retrieval.passages))
+        self._passages.observe(len(answer.made.retrieval.passages))
         if generation is not None:
             self._confidence.observe(generation.confidence)
             if generation.chosen is not None:

@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from gateway import convert_backends as convert
+from gateway import convert_retriever as convert
 from gateway.clients import RETRIEVER_SERVICE, Backend, GeneratorClient
 from gateway.ranking import LikelihoodRerank, rerank_hits
 from protos.rag.v1 import common_pb2, retriever_pb2, retriever_pb2_grpc

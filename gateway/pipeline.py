@@ -1,63 +1,48 @@
 """Read this first: how a question becomes a cited answer, under one deadline.
 
-    question ─► retrieve (─► rerank) ─► (none? NO_PASSAGES) ─► generate (─► rank the candidates)
-                                                            ─► cite by posterior ─► (unsure? ABSTAINED) ─► answer
+    question ─► its task: retrieve (─► rerank) ─► (none? NO_PASSAGES) ─► generate (─► rank the candidates)
+                                              ─► cite by posterior ─► (unsure? ABSTAINED) ─► answer
 
-The pipeline knows stages, time and citations. It knows neither gRPC nor the contract: what the stages say beyond that
-travels through it unread. What passes between the stages is in `stages.py`; who carries it is in `clients.py`. Where an
+Here is what all tasks have in common: admission, the answer cache, events, citations, thresholds. What each retrieves
+and makes of it is its module in `tasks/`; the plainest is `question_answering`. A task calls the stages through `Run`,
+which knows deadline and clock. None of them knows gRPC or the contract: what the stages say beyond that travels through
+unread. What passes between the stages is in `stages.py` and `answers.py`; who carries it is in `clients.py`. Where an
 answer cache is configured, an equal question goes from its first step to its last.
 """
 
+import asyncio
 import math
-import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, Protocol
 
+from gateway.answers import ABSTAINED, NO_PASSAGES, RANKED, Answer, Citation, Event, Made
 from gateway.cache import AnswerCache
-from gateway.stages import (
-    ABSTAINED,
-    NO_PASSAGES,
-    Answer,
-    Citation,
-    Delta,
-    Event,
-    Generation,
-    Generator,
-    Made,
-    Question,
-    Retrieval,
-    Retriever,
-    StageEnded,
+from gateway.run import Budget, Run
+from gateway.stages import Delta, Generator, Question, Retrieval, Retriever, Task
+from gateway.tasks import (
+    dialogue,
+    document_generation,
+    fact_verification,
+    question_answering,
+    recommendation,
+    summarization,
+    translation,
 )
 from serving.admission import Admission
-from serving.deadline import Deadline, current_deadline
 from serving.errors import RagError
 
-# However short the deadline, a stage leaves at most this share of what remains to the stages after it.
-_MAX_RESERVE_RATIO = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """How the time of one question is shared out, in seconds.
-
-    Attributes:
-        default_timeout: For callers that set no deadline.
-        generate_reserve: Retrieval must end this long before the deadline.
-        reply_reserve: Generation must end this long before the deadline.
-    """
-
-    default_timeout: float = 60.0
-    generate_reserve: float = 0.5
-    reply_reserve: float = 0.02
-
-    def deadline(self) -> Deadline:
-        """The caller's deadline, or the default one."""
-        given = current_deadline()
-        return Deadline.after(self.default_timeout) if math.isinf(given.at) else given
+_TASKS: Mapping[Task, Callable[[Question, Run], Coroutine[Any, Any, Made]]] = {
+    Task.QUESTION_ANSWERING: question_answering.make,
+    Task.DIALOGUE: dialogue.make,
+    Task.SUMMARIZATION: summarization.make,
+    Task.DOCUMENT_GENERATION: document_generation.make,
+    Task.RECOMMENDATION: recommendation.make,
+    Task.TRANSLATION: translation.make,
+    Task.FACT_VERIFICATION: fact_verification.make,
+}
+_CALIBRATED = (Task.QUESTION_ANSWERING, Task.DIALOGUE)  #: Whose confidence the default thresholds are about.
 
 
 class Observer(Protocol):
@@ -122,157 +107,75 @@ class Pipeline:
             serving.errors.RagError: As `answer`.
         """
         with self._admission.admit():
-            deadline, clock = self._budget.deadline(), _Clock()
+            told: asyncio.Queue[Event | None] = asyncio.Queue()
+            run = Run(self._retriever, self._generator, self._budget, told.put_nowait)
             made = None
             if self._cache is not None:
-                made = await self._cache.recall(question, timeout=self._retrieve_timeout(deadline))
-            events = self._make(question, deadline, clock) if made is None else _replay(question, made)
-            async with aclosing(events):
-                async for event in events:
-                    if isinstance(event, Made):
-                        answer = self._finish(question, event, clock)
-                        self._observer.answered(answer)
-                        yield answer
-                    else:
+                made = await self._cache.recall(question, timeout=run.retrieve_timeout())
+            if made is not None:
+                if question.needs_passages:
+                    yield made.retrieval
+            else:
+                making = asyncio.ensure_future(_TASKS[question.task](question, run))
+                async with aclosing(self._watch(making, told, run)) as events:
+                    async for event in events:
                         yield event
+                made = making.result()
+                if self._cache is not None:
+                    self._cache.remember(question, made)
+            answer = self._finish(question, made, run)
+            self._observer.answered(answer)
+            yield answer
 
-    async def _make(
-        self, question: Question, deadline: Deadline, clock: "_Clock"
-    ) -> AsyncGenerator[StageEnded | Retrieval | Delta | Made, None]:
-        """The events of the stages, and last what they made."""
-        retrieval = Retrieval()
-        if question.needs_passages:
-            with clock.stage("retrieve"):
-                retrieval = await self._retriever.retrieve(question, timeout=self._retrieve_timeout(deadline))
-            yield clock.ended("retrieve")
-            if question.rerank is not None and retrieval.passages:
-                with clock.stage("rerank"):
-                    timeout = self._retrieve_timeout(deadline)
-                    retrieval = await self._generator.rerank(question, retrieval, timeout=timeout)
-                yield clock.ended("rerank")
-            yield retrieval
-            if not retrieval.passages:
-                yield Made(retrieval, None)
-                return
-        generation = None
-        with clock.stage("generate"):
-            async with aclosing(self._generate(question, retrieval, deadline)) as parts:
-                async for part in parts:
-                    if isinstance(part, Generation):
-                        generation = part
-                    else:
-                        self._count_first_token(clock)
-                        yield part
-        yield clock.ended("generate")
-        if generation is None:
-            raise RagError("the generator ended its stream without a generation")
-        if question.ranking is not None:
-            with clock.stage("rank"):
-                timeout = _timeout(deadline, self._budget.reply_reserve)
-                generation = await self._retriever.rank(question, retrieval, generation, timeout=timeout)
-            yield clock.ended("rank")
-        if self._cache is not None:
-            self._cache.remember(question, retrieval, generation)
-        yield Made(retrieval, generation)
+    async def _watch(
+        self, making: asyncio.Future[Made], told: asyncio.Queue[Event | None], run: Run
+    ) -> AsyncGenerator[Event, None]:
+        """The events of an answer in the making, until it is made or has failed; left early, it is given up."""
+        making.add_done_callback(lambda _: told.put_nowait(None))
+        has_token = False
+        try:
+            while (event := await told.get()) is not None:
+                if isinstance(event, Delta) and not has_token:
+                    has_token = True
+                    self._observer.first_token(run.elapsed())
+                yield event
+        finally:
+            making.cancel()
+            await asyncio.gather(making, return_exceptions=True)
 
-    async def _generate(
-        self, question: Question, retrieval: Retrieval, deadline: Deadline
-    ) -> AsyncGenerator[Delta | Generation, None]:
-        timeout = _timeout(deadline, self._budget.reply_reserve)
-        if not question.streams_tokens:
-            yield await self._generator.generate(question, retrieval, timeout=timeout)
-            return
-        async with aclosing(self._generator.stream(question, retrieval, timeout=timeout)) as parts:
-            async for part in parts:
-                yield part
-
-    def _finish(self, question: Question, made: Made, clock: "_Clock") -> Answer:
-        retrieval, generation = made.retrieval, made.generation
-        if generation is None:
+    def _finish(self, question: Question, made: Made, run: Run) -> Answer:
+        if not made.is_answered:
             finish_reason = NO_PASSAGES
-        elif generation.confidence < self._threshold(question, generation):
+        elif made.confidence < self._threshold(question, made):
             finish_reason = ABSTAINED
         else:
-            finish_reason = generation.finish_reason
+            finish_reason = made.generation.finish_reason if made.generation is not None else RANKED
         return Answer(
             answer_id=self._new_id(),
             finish_reason=finish_reason,
-            citations=cite(retrieval, generation) if generation is not None else (),
-            retrieval=retrieval,
-            generation=generation,
-            timings=clock.total(retrieval, generation),
-            from_cache=made.from_cache,
+            citations=cite(made.retrieval, made.posteriors) if made.is_answered else (),
+            made=made,
+            timings=run.timings(made),
         )
 
-    def _threshold(self, question: Question, generation: Generation) -> float:
+    def _threshold(self, question: Question, made: Made) -> float:
         if question.min_confidence is not None:
             return question.min_confidence
-        return generation.min_confidence if self._min_confidence is None else self._min_confidence
-
-    def _retrieve_timeout(self, deadline: Deadline) -> float | None:
-        return _timeout(deadline, self._budget.generate_reserve + self._budget.reply_reserve)
-
-    def _count_first_token(self, clock: "_Clock") -> None:
-        if not clock.has_first_token:
-            clock.has_first_token = True
-            self._observer.first_token(clock.elapsed())
+        if question.task not in _CALIBRATED or made.generation is None:
+            return 0.0
+        return made.generation.min_confidence if self._min_confidence is None else self._min_confidence
 
 
-async def _replay(question: Question, made: Made) -> AsyncGenerator[Retrieval | Made, None]:
-    """The events of an answer that was made before."""
-    if question.needs_passages:
-        yield made.retrieval
-    yield made
-
-
-def cite(retrieval: Retrieval, generation: Generation) -> tuple[Citation, ...]:
+def cite(retrieval: Retrieval, posteriors: Sequence[float]) -> tuple[Citation, ...]:
     """The passages by posterior p(d|x,y), highest first; equal ones stay in retrieval order.
 
     Raises:
         RagError: The generator did not return one posterior for each passage.
     """
-    if len(generation.posteriors) != len(retrieval.passages):
-        raise RagError(
-            f"the generator returned {len(generation.posteriors)} posteriors for {len(retrieval.passages)} passages"
-        )
+    if len(posteriors) != len(retrieval.passages):
+        raise RagError(f"the generator returned {len(posteriors)} posteriors for {len(retrieval.passages)} passages")
     citations = [
         Citation(index, math.exp(log_prior), posterior)
-        for index, (log_prior, posterior) in enumerate(zip(retrieval.log_priors, generation.posteriors, strict=True))
+        for index, (log_prior, posterior) in enumerate(zip(retrieval.log_priors, posteriors, strict=True))
     ]
     return tuple(sorted(citations, key=lambda citation: -citation.posterior))
-
-
-def _timeout(deadline: Deadline, reserve_seconds: float) -> float | None:
-    return deadline.timeout(reserve_seconds=min(reserve_seconds, _MAX_RESERVE_RATIO * deadline.remaining()))
-
-
-class _Clock:
-    """Times the stages of one question."""
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self.seconds: dict[str, float] = {}
-        self.has_first_token = False
-
-    def elapsed(self) -> float:
-        """Seconds since the question was accepted."""
-        return time.perf_counter() - self._started
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Times one stage."""
-        started = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - started
-
-    def ended(self, name: str) -> StageEnded:
-        """The event of a stage that was timed."""
-        return StageEnded(name, self.seconds[name])
-
-    def total(self, retrieval: Retrieval, generation: Generation | None) -> dict[str, float]:
-        """Seconds by stage: the backends' own, those of the same name added up, then the gateway's view of them."""
-        timings: dict[str, float] = {}
-        for part in (retrieval.timings, generation.timings if generation is not None else {}):
-            for name, seconds in part.items():
-                timings[name] = timings.get(name, 0.0) + seconds
-        return timings | self.seconds | {"total": self.elapsed()}

@@ -84,6 +84,13 @@ def rank_candidates(
     return tuple(sorted(ranked, key=lambda candidate: -candidate.ranking_score))
 
 
+def choose(log_probabilities: Sequence[float]) -> tuple[list[int], list[float]]:
+    """Places by log p(y|x), best first (equal ones keep their order), and the softmax, in the order given."""
+    scores = np.array(log_probabilities, np.float64)
+    probabilities = np.exp(scores - np.logaddexp.reduce(scores))
+    return np.argsort(-scores, kind="stable").tolist(), probabilities.tolist()
+
+
 def rerank_hits(log_likelihoods: Sequence[float], how: LikelihoodRerank) -> tuple[RerankedHit, ...]:
     """The best hits by log p(x|d), best first; equal ones keep their order.
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
-from gateway import convert
+from gateway import convert, convert_answers
 from gateway.clients import GeneratorClient, RetrieverClient
 from gateway.config import GatewayConfig
 from gateway.feedback import FeedbackLog
@@ -42,7 +42,7 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
     async def Answer(self, request: gateway_pb2.AnswerRequest, context: Any) -> gateway_pb2.AnswerResponse:
         """Retrieves passages and answers from them."""
         answer = await self._pipeline.answer(convert.question(request))
-        return convert.answer_response(answer, self._build_version)
+        return convert_answers.answer_response(answer, self._build_version)
 
     async def StreamAnswer(
         self, request: gateway_pb2.StreamAnswerRequest, context: Any
@@ -50,7 +50,7 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
         """The same as a stream of events."""
         async with aclosing(self._pipeline.stream(convert.question(request))) as events:
             async for event in events:
-                yield convert.event(event, self._build_version)
+                yield convert_answers.event(event, self._build_version)
 
     async def CompareAnswers(
         self, request: gateway_pb2.CompareAnswersRequest, context: Any
@@ -62,7 +62,7 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
                 tasks = [group.create_task(self._pipeline.answer(question)) for question in questions]
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
-        answers = [convert.answer_response(task.result(), self._build_version) for task in tasks]
+        answers = [convert_answers.answer_response(task.result(), self._build_version) for task in tasks]
         return gateway_pb2.CompareAnswersResponse(answers=answers)
 
     async def SendFeedback(

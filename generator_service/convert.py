@@ -24,6 +24,7 @@ from generator_service.request import (
     Timings,
     TokenAttribution,
 )
+from generator_service.task_prompts import TaskPrompt
 from protos.rag.v1 import common_pb2, generator_pb2
 from serving.errors import InvalidRequest
 
@@ -125,6 +126,11 @@ def limits(values: Limits, *, max_message_bytes: int) -> list[common_pb2.Limit]:
 def models() -> Sequence[common_pb2.DecodingModel]:
     """The decoding models that every generator has."""
     return list(_WIRE_MODELS.values())
+
+
+def tasks(prompts: Sequence[TaskPrompt]) -> list[generator_pb2.TaskPrompt]:
+    """What the checkpoint was taught, for the wire."""
+    return [generator_pb2.TaskPrompt(task=each.task, template=each.template, labels=each.labels) for each in prompts]
 
 
 def _passages(source: generator_pb2.GenerationInput) -> list[Passage]:

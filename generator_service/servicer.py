@@ -74,6 +74,8 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
             generator=convert.model_info(generator.spec),
             prompt_format=generator.prompt_format,
             models=convert.models(),
+            tasks=convert.tasks(generator.tasks),
+            max_new_tokens=min(generator.limits.max_new_tokens, generator.spec.max_target_tokens),
         )
 
     def _admit(self, asked: GenerationRequest | ScoringRequest) -> Permit:

@@ -9,6 +9,22 @@
 `AsyncRagClient` has the same methods, awaited. Errors are in `rag_client.errors`.
 """
 
+from rag_client.answer_types import (
+    Answer,
+    Citation,
+    Event,
+    FinalAnswer,
+    Hypothesis,
+    LabelProbability,
+    LeaveOneOut,
+    PassagesRetrieved,
+    RecommendedItem,
+    Section,
+    StageEnded,
+    Token,
+    TokenDelta,
+    Turn,
+)
 from rag_client.async_client import AsyncRagClient
 from rag_client.client import RagClient
 from rag_client.collection_types import (
@@ -24,10 +40,12 @@ from rag_client.collection_types import (
     RetrieverInfo,
     ServiceInfo,
     Source,
+    TaskPrompt,
     UpsertResult,
 )
 from rag_client.enums import (
     DecodingModel,
+    DialogueMode,
     FieldType,
     FinishReason,
     FusionMethod,
@@ -36,7 +54,9 @@ from rag_client.enums import (
     Rating,
     RerankMethod,
     RetrievalMode,
+    Role,
     SequenceScoring,
+    Task,
     TextRole,
 )
 from rag_client.errors import RagError
@@ -51,31 +71,21 @@ from rag_client.maintenance_types import (
     ReencodingProgress,
     Snapshot,
 )
-from rag_client.options import AnswerOptions, CollectionOptions, RetrievalOptions
+from rag_client.options import AnswerOptions, CollectionOptions, CompareOptions, RetrievalOptions
 from rag_client.types import (
-    Answer,
     CandidateRanking,
-    Citation,
     Diversity,
     EmbeddedPassage,
-    Event,
-    FinalAnswer,
     Fusion,
-    Hypothesis,
-    LeaveOneOut,
     Passage,
-    PassagesRetrieved,
     Provenance,
     Query,
     Rerank,
     Retrieval,
     RetrievedPassage,
     Sampling,
-    StageEnded,
     StageTiming,
     TextSpan,
-    Token,
-    TokenDelta,
     Value,
 )
 
@@ -90,8 +100,10 @@ __all__ = [
     "Collection",
     "CollectionOptions",
     "CollectionSettings",
+    "CompareOptions",
     "DecodingModel",
     "DeleteResult",
+    "DialogueMode",
     "Difference",
     "Diversity",
     "EmbeddedPassage",
@@ -108,6 +120,7 @@ __all__ = [
     "GeneratorInfo",
     "Hypothesis",
     "ItemStatus",
+    "LabelProbability",
     "LeaveOneOut",
     "LexicalScoring",
     "Limit",
@@ -122,6 +135,7 @@ __all__ = [
     "RagClient",
     "RagError",
     "Rating",
+    "RecommendedItem",
     "ReencodingProgress",
     "Rerank",
     "RerankMethod",
@@ -130,17 +144,22 @@ __all__ = [
     "RetrievalOptions",
     "RetrievedPassage",
     "RetrieverInfo",
+    "Role",
     "Sampling",
+    "Section",
     "SequenceScoring",
     "ServiceInfo",
     "Snapshot",
     "Source",
     "StageEnded",
     "StageTiming",
+    "Task",
+    "TaskPrompt",
     "TextRole",
     "TextSpan",
     "Token",
     "TokenDelta",
+    "Turn",
     "UpsertResult",
     "Value",
     "field",

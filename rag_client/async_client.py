@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos.rag.v1 import gateway_pb2_grpc, retriever_pb2_grpc
 from rag_client import calls
+from rag_client.answer_types import Answer, Event
 from rag_client.calls import Call, Page
 from rag_client.channel import (
     DEFAULT_TARGET,
@@ -33,9 +34,9 @@ from rag_client.enums import Rating, TextRole
 from rag_client.errors import error_from_call
 from rag_client.filters import Filter
 from rag_client.maintenance import AsyncMaintenance
-from rag_client.options import AnswerOptions, CollectionOptions, RetrievalOptions
+from rag_client.options import AnswerOptions, CollectionOptions, CompareOptions, RetrievalOptions
 from rag_client.sending import Sending
-from rag_client.types import Answer, EmbeddedPassage, Event, Fusion, Passage, Query, Retrieval
+from rag_client.types import EmbeddedPassage, Fusion, Passage, Query, Retrieval
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -74,7 +75,7 @@ class AsyncRagClient(AsyncMaintenance):
             self._channel = None
 
     async def answer(self, question: str, *, timeout: float | None = None, **options: Unpack[AnswerOptions]) -> Answer:
-        """Answers a question from the passages of a collection."""
+        """Answers a question from the passages of a collection, or does another `task` with it."""
         return await self._run(calls.answer(question, options), timeout)
 
     def stream(
@@ -89,7 +90,7 @@ class AsyncRagClient(AsyncMaintenance):
         index_generations: Sequence[int],
         *,
         timeout: float | None = None,
-        **options: Unpack[AnswerOptions],
+        **options: Unpack[CompareOptions],
     ) -> list[Answer]:
         """Asks 2 to 8 index generations the same question; one answer for each, in their order."""
         return await self._run(calls.compare(question, index_generations, options), timeout)

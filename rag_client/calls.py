@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 from protos.rag.v1 import gateway_pb2, retriever_pb2
-from rag_client import collection_convert, convert, wire
+from rag_client import collection_convert, convert, wire, wire_answers
+from rag_client.answer_types import Answer, Event
 from rag_client.collection_types import (
     Collection,
     CollectionSettings,
@@ -21,7 +22,7 @@ from rag_client.collection_types import (
 from rag_client.enums import Rating, TextRole
 from rag_client.errors import InvalidRequest
 from rag_client.filters import Filter
-from rag_client.types import Answer, EmbeddedPassage, Event, Fusion, Passage, Query, Retrieval
+from rag_client.types import EmbeddedPassage, Fusion, Passage, Query, Retrieval
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -47,19 +48,19 @@ class Page(Generic[Item]):
 
 def answer(question: str, options: Mapping[str, Any]) -> Call[Answer]:
     """Answer a question."""
-    request = wire.message(gateway_pb2.AnswerRequest, wire.answer_fields(question, options))
+    request = wire.message(gateway_pb2.AnswerRequest, wire_answers.answer_fields(question, options))
     return Call("gateway", "Answer", request, convert.answer)
 
 
 def stream_answer(question: str, options: Mapping[str, Any]) -> Call[Event | None]:
     """Answer a question as a stream of events."""
-    request = wire.message(gateway_pb2.StreamAnswerRequest, wire.answer_fields(question, options))
+    request = wire.message(gateway_pb2.StreamAnswerRequest, wire_answers.answer_fields(question, options))
     return Call("gateway", "StreamAnswer", request, convert.event)
 
 
 def compare(question: str, index_generations: Sequence[int], options: Mapping[str, Any]) -> Call[list[Answer]]:
     """Ask several index generations the same question."""
-    fields = {**wire.answer_fields(question, options), "index_generations": index_generations}
+    fields = {**wire_answers.compare_fields(question, options), "index_generations": index_generations}
     request = wire.message(gateway_pb2.CompareAnswersRequest, fields)
     return Call("gateway", "CompareAnswers", request, lambda reply: list(map(convert.answer, reply.answers)))
 

@@ -134,6 +134,9 @@ def generator_info(message: generator_pb2.GeneratorServiceGetInfoResponse) -> co
         generator=model_info(message.generator),
         prompt_format=message.prompt_format,
         models=tuple(model for model in models if model is not None),
+        tasks=tuple(
+            collection_types.TaskPrompt(each.task, each.template, tuple(each.labels)) for each in message.tasks
+        ),
     )
 
 

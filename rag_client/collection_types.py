@@ -149,6 +149,15 @@ class RetrieverInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskPrompt:
+    """How the generator's checkpoint reads a task that it was taught: `template` stands in the question's place."""
+
+    task: str
+    template: str
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class GeneratorInfo:
     """The generator behind the gateway."""
 
@@ -156,6 +165,7 @@ class GeneratorInfo:
     generator: ModelInfo
     prompt_format: str
     models: tuple[DecodingModel, ...]
+    tasks: tuple[TaskPrompt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Wire messages → the client's values. The other way is `wire.py`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -9,7 +10,7 @@ import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from protos.rag.v1 import common_pb2, gateway_pb2, retriever_pb2
-from rag_client import types
+from rag_client import answer_types, types
 from rag_client.enums import DecodingModel, FinishReason
 from rag_client.errors import error_from_item
 
@@ -106,10 +107,11 @@ def timing(message: common_pb2.StageTiming) -> types.StageTiming:
     return types.StageTiming(name, message.duration_seconds)
 
 
-def answer(reply: gateway_pb2.AnswerResponse) -> types.Answer:
+def answer(reply: gateway_pb2.AnswerResponse) -> answer_types.Answer:
     """An answer with its provenance and timings."""
     message = reply.answer
-    return types.Answer(
+    citations = [answer_types.Citation(retrieved(c.retrieved), c.prior, c.posterior) for c in message.citations]
+    return answer_types.Answer(
         answer_id=message.answer_id,
         text=message.text,
         raw_text=message.raw_text,
@@ -117,25 +119,51 @@ def answer(reply: gateway_pb2.AnswerResponse) -> types.Answer:
         log_probability=message.log_probability,
         confidence=message.confidence,
         model=decoding_model(message.model),
-        citations=tuple(types.Citation(retrieved(c.retrieved), c.prior, c.posterior) for c in message.citations),
+        citations=tuple(citations),
         provenance=provenance(reply.provenance),
         timings=timings(reply.timings),
         tokens=tuple(map(token, message.tokens)),
         hypotheses=tuple(map(hypothesis, message.hypotheses)),
         leave_one_out=tuple(
-            types.LeaveOneOut(each.passage_id, each.flips, each.exact, each.text, each.log_probability)
+            answer_types.LeaveOneOut(each.passage_id, each.flips, each.exact, each.text, each.log_probability)
             for each in message.leave_one_out
         ),
         pruned_prior_mass=message.pruned_prior_mass,
         num_new_tokens=message.num_new_tokens,
         num_input_tokens=message.num_input_tokens,
         from_cache=message.from_cache,
+        rewritten_question=message.rewritten_question,
+        labels=tuple(
+            answer_types.LabelProbability(each.label, each.probability, each.log_probability) for each in message.labels
+        ),
+        sections=tuple(
+            answer_types.Section(
+                each.heading,
+                each.text,
+                each.prior,
+                each.log_probability,
+                each.confidence,
+                _cited(each.citations, citations),
+            )
+            for each in message.sections
+        ),
+        items=tuple(
+            answer_types.RecommendedItem(each.name, each.probability, _cited(each.citations, citations))
+            for each in message.items
+        ),
     )
 
 
-def hypothesis(message: common_pb2.Hypothesis) -> types.Hypothesis:
+def _cited(
+    places: Iterable[gateway_pb2.CitationPlace], citations: Sequence[answer_types.Citation]
+) -> tuple[answer_types.Citation, ...]:
+    """The citations of a part of an answer, with the posteriors that they have there."""
+    return tuple(replace(citations[place.index], posterior=place.posterior) for place in places)
+
+
+def hypothesis(message: common_pb2.Hypothesis) -> answer_types.Hypothesis:
     """A finished sequence that the decoder also considered."""
-    return types.Hypothesis(
+    return answer_types.Hypothesis(
         text=message.text,
         raw_text=message.raw_text,
         log_probability=message.log_probability,
@@ -158,23 +186,23 @@ def decoding_model(number: int) -> DecodingModel | None:
     return choice(DecodingModel, common_pb2.DecodingModel, "DECODING_MODEL_", number)
 
 
-def token(message: common_pb2.TokenAttribution) -> types.Token:
+def token(message: common_pb2.TokenAttribution) -> answer_types.Token:
     """One generated token."""
-    return types.Token(message.token_id, message.text, message.log_probability, tuple(message.posteriors))
+    return answer_types.Token(message.token_id, message.text, message.log_probability, tuple(message.posteriors))
 
 
-def event(message: gateway_pb2.StreamAnswerResponse) -> types.Event | None:
+def event(message: gateway_pb2.StreamAnswerResponse) -> answer_types.Event | None:
     """One event of a streamed answer; None for a kind that this client does not know."""
     match message.WhichOneof("event"):
         case "stage":
-            return types.StageEnded(timing(message.stage.timing))
+            return answer_types.StageEnded(timing(message.stage.timing), message.stage.section)
         case "passages":
             found = tuple(map(retrieved, message.passages.passages))
-            return types.PassagesRetrieved(found, provenance(message.passages.provenance))
+            return answer_types.PassagesRetrieved(found, provenance(message.passages.provenance))
         case "delta":
-            return types.TokenDelta(message.delta.text, tuple(map(token, message.delta.tokens)))
+            return answer_types.TokenDelta(message.delta.text, tuple(map(token, message.delta.tokens)))
         case "final":
-            return types.FinalAnswer(answer(message.final))
+            return answer_types.FinalAnswer(answer(message.final))
         case _:
             return None
 

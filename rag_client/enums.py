@@ -34,6 +34,32 @@ class DecodingModel(StrEnum):
     CLOSED_BOOK = "closed_book"
 
 
+class Task(StrEnum):
+    """What an answer is for."""
+
+    QUESTION_ANSWERING = "question_answering"
+    DIALOGUE = "dialogue"
+    SUMMARIZATION = "summarization"
+    DOCUMENT_GENERATION = "document_generation"
+    RECOMMENDATION = "recommendation"
+    TRANSLATION = "translation"
+    FACT_VERIFICATION = "fact_verification"
+
+
+class Role(StrEnum):
+    """Who spoke."""
+
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+class DialogueMode(StrEnum):
+    """How a dialogue uses its history: passages of several turns, or the question written anew."""
+
+    RAG_TURN = "rag_turn"
+    QUERY_REWRITING = "query_rewriting"
+
+
 class SequenceScoring(StrEnum):
     """How RAG-Sequence scores its hypotheses."""
 

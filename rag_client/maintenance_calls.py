@@ -19,7 +19,7 @@ def patch_metadata(
     remove: Sequence[str],
 ) -> Call[maintenance_types.PatchResult]:
     """Set and remove metadata fields."""
-    given = {name: wire.value_message(value) for name, value in values.items()}
+    given = {name: wire.value_message(name, value) for name, value in values.items()}
     request = retriever_pb2.PatchMetadataRequest(collection=collection, set=given, remove=remove)
     select(request, ids, sources, condition)
 

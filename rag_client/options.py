@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import TypedDict
 
-from rag_client.enums import DecodingModel, RetrievalMode, SequenceScoring
+from rag_client.answer_types import Turn
+from rag_client.enums import DecodingModel, DialogueMode, RetrievalMode, SequenceScoring, Task
 from rag_client.filters import Filter
 from rag_client.types import CandidateRanking, Diversity, Fusion, Rerank, Sampling
 
@@ -54,10 +55,30 @@ class ExplanationOptions(TypedDict, total=False):
     leave_one_out: bool
 
 
-class AnswerOptions(RetrievalOptions, DecodingOptions, ExplanationOptions, total=False):
-    """Everything that shapes an answer."""
+class TaskOptions(TypedDict, total=False):
+    """What an answer is for, and what its task reads; see docs/tasks.md. Another task's options are refused."""
+
+    task: Task | str  #: Default question_answering, with a history dialogue.
+    history: Sequence[Turn]  #: Dialogue and recommendation: oldest first, at most 64.
+    dialogue_mode: DialogueMode | str  #: Default: query_rewriting where the generator was taught it, else rag_turn.
+    turn_discount: float  #: In (0, 1]: what each turn weighs beside the next. Default 0.5; recommendation 1.
+    num_turns: int  #: Earlier turns of the user that count. Default 3; recommendation all.
+    labels: Sequence[str]  #: Fact verification: 2 to 64. Default: the generator's.
+    source: str  #: Summarization: of this source, whole.
+    max_sections: int  #: Document generation: 1 to 20. Default 5.
+    liked_sources: Sequence[str]  #: Recommendation: at most 32.
+    item_field: str  #: Recommendation: metadata field that names the item. Default: the source is.
+    translation_field: str  #: Translation: metadata field that holds a passage's translation. Default "translation".
+
+
+class CompareOptions(RetrievalOptions, DecodingOptions, ExplanationOptions, total=False):
+    """What shapes an answer to a question."""
 
     min_confidence: float  #: In [0, 1]: below it the answer is ABSTAINED and empty; 0 is never. Default: the server's.
+
+
+class AnswerOptions(CompareOptions, TaskOptions, total=False):
+    """Everything that shapes an answer."""
 
 
 class CollectionOptions(TypedDict, total=False):
@@ -76,4 +97,5 @@ class CollectionOptions(TypedDict, total=False):
 RETRIEVAL_NAMES = frozenset(RetrievalOptions.__annotations__)
 DECODING_NAMES = frozenset(DecodingOptions.__annotations__)
 EXPLANATION_NAMES = frozenset(ExplanationOptions.__annotations__)
-ANSWER_NAMES = RETRIEVAL_NAMES | DECODING_NAMES | EXPLANATION_NAMES | {"min_confidence"}
+COMPARE_NAMES = RETRIEVAL_NAMES | DECODING_NAMES | EXPLANATION_NAMES | {"min_confidence"}
+ANSWER_NAMES = COMPARE_NAMES | frozenset(TaskOptions.__annotations__)

@@ -8,20 +8,18 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import Message
 
-from protos.rag.v1 import common_pb2, gateway_pb2, retriever_pb2
+from protos.rag.v1 import common_pb2, retriever_pb2
 from rag_client import options
 from rag_client.collection_types import CollectionSettings, Source
 from rag_client.errors import InvalidRequest
 from rag_client.filters import AllOf, AnyOf, Equals, Filter, In, Not, Range
 from rag_client.types import (
-    CandidateRanking,
     Diversity,
     EmbeddedPassage,
     Fusion,
     Passage,
     Query,
     Rerank,
-    Sampling,
     Value,
 )
 
@@ -58,24 +56,9 @@ def number(wire_enum: Any, prefix: str, choice: str | None, *, field: str) -> in
     return int(wire_enum.Value(prefix + str(choice).upper()))
 
 
-def answer_fields(question: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields that AnswerRequest and StreamAnswerRequest share."""
-    _refuse_unknown(given, options.ANSWER_NAMES)
-    answer_options = message(
-        gateway_pb2.AnswerOptions,
-        {
-            "retrieval": retrieval_options(given),
-            "decoding": decoding_options(given),
-            "explanation": message(common_pb2.ExplanationOptions, _select(given, options.EXPLANATION_NAMES)),
-            "min_confidence": given.get("min_confidence"),
-        },
-    )
-    return {"question": question, "options": answer_options}
-
-
 def retrieval_options(given: Mapping[str, Any]) -> common_pb2.RetrievalOptions:
     """The retrieval options among those given."""
-    fields = _select(given, options.RETRIEVAL_NAMES)
+    fields = select(given, options.RETRIEVAL_NAMES)
     fields["mode"] = number(common_pb2.RetrievalMode, "RETRIEVAL_MODE_", fields.get("mode"), field="mode")
     fields["filter"] = filter_message(fields["filter"]) if fields.get("filter") is not None else None
     fields["fusion"] = fusion(fields.get("fusion"))
@@ -88,22 +71,8 @@ def retrieval_options(given: Mapping[str, Any]) -> common_pb2.RetrievalOptions:
 
 def only_retrieval_options(given: Mapping[str, Any]) -> common_pb2.RetrievalOptions:
     """Retrieval options, refusing any other name."""
-    _refuse_unknown(given, options.RETRIEVAL_NAMES)
+    refuse_unknown(given, options.RETRIEVAL_NAMES)
     return retrieval_options(given)
-
-
-def decoding_options(given: Mapping[str, Any]) -> common_pb2.DecodingOptions:
-    """The decoding options among those given."""
-    fields = _select(given, options.DECODING_NAMES)
-    fields["model"] = number(common_pb2.DecodingModel, "DECODING_MODEL_", fields.get("model"), field="model")
-    fields["sequence_scoring"] = number(
-        common_pb2.SequenceScoring, "SEQUENCE_SCORING_", fields.get("sequence_scoring"), field="sequence_scoring"
-    )
-    sampling: Sampling | None = fields.get("sampling")
-    fields["sampling"] = sampling and message(common_pb2.Sampling, asdict(sampling))
-    ranking: CandidateRanking | None = fields.get("candidate_ranking")
-    fields["candidate_ranking"] = ranking and message(common_pb2.CandidateRanking, asdict(ranking))
-    return message(common_pb2.DecodingOptions, fields)
 
 
 def rerank(given: Rerank) -> common_pb2.Rerank:
@@ -125,16 +94,16 @@ def filter_message(condition: Filter) -> common_pb2.Filter:
     """A condition on passages."""
     match condition:
         case Equals(field, value):
-            return common_pb2.Filter(equals=common_pb2.FieldEquals(field=field, value=value_message(value)))
+            return common_pb2.Filter(equals=common_pb2.FieldEquals(field=field, value=value_message(field, value)))
         case In(field, values):
-            wire_values = [value_message(value) for value in values]
+            wire_values = [value_message(field, value) for value in values]
             result = common_pb2.Filter()
             getattr(result, "in").CopyFrom(common_pb2.FieldIn(field=field, values=wire_values))
             return result
         case Range(field):
             bounds = ("greater_than", "greater_or_equal", "less_than", "less_or_equal")
             given = {name: getattr(condition, name) for name in bounds}
-            wire_bounds = {name: value_message(value) for name, value in given.items() if value is not None}
+            wire_bounds = {name: value_message(field, value) for name, value in given.items() if value is not None}
             return common_pb2.Filter(range=common_pb2.FieldRange(field=field, **wire_bounds))
         case AllOf(filters):
             return common_pb2.Filter(all_of=common_pb2.FilterList(filters=map(filter_message, filters)))
@@ -147,8 +116,13 @@ def filter_message(condition: Filter) -> common_pb2.Filter:
     raise InvalidRequest(f"filter must be made with field(...), not {condition!r}", field="filter")
 
 
-def value_message(value: Value) -> common_pb2.Value:
-    """A metadata value."""
+def value_message(name: str, value: Value) -> common_pb2.Value:
+    """The value of a metadata field.
+
+    Raises:
+        InvalidRequest: When there are no such values; the message names the field.
+    """
+    wrong = ""
     match value:
         case bool():
             fields: dict[str, Any] = {"bool_value": value}
@@ -156,14 +130,16 @@ def value_message(value: Value) -> common_pb2.Value:
             fields = {"string_value": value}
         case int():
             fields = {"int_value": value}
+            wrong = "" if -(1 << 63) <= value < 1 << 63 else "is a whole number of more than 64 bits"
         case float():
             fields = {"double_value": value}
         case tuple() | list():
-            fields = {"string_list": message(common_pb2.StringList, {"values": value})}
+            fields = {"string_list": {"values": value}}
+            wrong = "" if all(isinstance(one, str) for one in value) else "is a list of something else than str"
         case _:
-            raise InvalidRequest(
-                f"metadata values are str, int, float, bool or a list of str, not {value!r}", field="metadata"
-            )
+            wrong = "is no str, int, float, bool or list of str"
+    if wrong:
+        raise InvalidRequest(f"metadata field {name!r} {wrong}: {value!r}", field=f"metadata[{name}]")
     return message(common_pb2.Value, fields)
 
 
@@ -198,7 +174,7 @@ def passage(given: Passage | EmbeddedPassage) -> retriever_pb2.PassageUpsert:
         "text": given.text,
         "source": given.source,
         "span": span and common_pb2.TextSpan(start_char=span.start_char, end_char=span.end_char, page=span.page),
-        "metadata": {name: value_message(value) for name, value in given.metadata.items()},
+        "metadata": {name: value_message(name, value) for name, value in given.metadata.items()},
     }
     return retriever_pb2.PassageUpsert(passage=message(common_pb2.Passage, fields))
 
@@ -248,11 +224,17 @@ def settings(given: CollectionSettings) -> retriever_pb2.CollectionSettings:
     )
 
 
-def _select(given: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
+def select(given: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    """The options of these names, among those given."""
     return {name: given[name] for name in names & given.keys()}
 
 
-def _refuse_unknown(given: Mapping[str, Any], names: frozenset[str]) -> None:
+def refuse_unknown(given: Mapping[str, Any], names: frozenset[str]) -> None:
+    """Refuses a misspelt option.
+
+    Raises:
+        TypeError: Names it, and those that there are.
+    """
     unknown = sorted(given.keys() - names)
     if unknown:
         raise TypeError(f"unknown option {unknown[0]!r}; there are {', '.join(sorted(names))}")

@@ -3,7 +3,7 @@
 The lean code serves the families it knows; any other transformers encoder-decoder goes through the adapter.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,20 @@ from transformers import (
     RagModel,
 )
 
+from default_model import PACK
 from generator_service.confidence import Confidence
 from generator_service.models import lean
 from generator_service.models.base import ModelSpec, Seq2SeqModel
 from generator_service.models.checkpoint import Checkpoint
 from generator_service.models.defaults import GenerationDefaults, SpecialTokens
 from generator_service.models.hf import HfSeq2Seq
-from generator_service.packed_checkpoint import restore
 from generator_service.prompt import Prompt, PromptFormat
 from generator_service.rag_prompt import RagPrompt
 from generator_service.request import DecodingModel
+from generator_service.task_prompts import TaskPrompt, task_prompts
 from serving.errors import Unimplemented
 from serving.logs import get_logger
+from serving.packed_checkpoint import restore
 
 log = get_logger(__name__)
 
@@ -43,12 +45,13 @@ _RAG_MODELS = {
     "RagTokenForGeneration": DecodingModel.RAG_TOKEN,
     "RagSequenceForGeneration": DecodingModel.RAG_SEQUENCE,
 }
-_PACKED_DEFAULT = Path(__file__).parent.parent / "default_model"
+_PACKED = {DEFAULT_MODEL: "generator", "fast": "fast"}
+"""Names of generators that come with the package, and what the pack calls them."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedGenerator:
-    """Everything that comes with a checkpoint. `name` is "default", a name on the model hub, or a directory's name."""
+    """Everything that comes with a checkpoint. `name` is "default", "fast", one on the model hub, or a directory's."""
 
     name: str
     model: Seq2SeqModel
@@ -56,6 +59,7 @@ class LoadedGenerator:
     prompt: Prompt
     defaults: GenerationDefaults
     confidence: Confidence
+    tasks: Sequence[TaskPrompt] = ()
 
 
 def load_generator(
@@ -64,11 +68,11 @@ def load_generator(
     """Loads a checkpoint.
 
     Args:
-        name: "default" for the generator that comes with the package, a directory, or a name on the model hub (the
-            local cache is tried first; HF_HUB_OFFLINE leaves it at that).
+        name: "default" or "fast" for a generator that comes with the package, a directory, or a name on the model hub
+            (the local cache is tried first; HF_HUB_OFFLINE leaves it at that).
         dtype: "float32", "bfloat16" or "float16".
         device: A torch device.
-        cache_dir: Where the default generator is unpacked to.
+        cache_dir: Where a generator that comes with the package is unpacked to.
         tokenizer: Name or directory of the tokenizer, where it does not lie with the checkpoint.
         question_tokenizer: The same for the tokenizer of a RAG checkpoint's question encoder.
 
@@ -78,6 +82,7 @@ def load_generator(
     """
     folder = locate(name, cache_dir)
     checkpoint = Checkpoint(folder)
+    tasks = task_prompts(checkpoint.config)
     model = _load_model(checkpoint, dtype=dtype, device=device)
     names = _TokenizerNames(tokenizer, question_tokenizer, cache_dir)
     text, prompt = _load_text(checkpoint, names, max_input_tokens=model.spec.max_input_tokens)
@@ -89,6 +94,7 @@ def load_generator(
         prompt=prompt,
         defaults=GenerationDefaults.of(generation, _RAG_MODELS.get(checkpoint.architecture)),
         confidence=Confidence.load(folder / "confidence.json"),
+        tasks=tasks,
     )
 
 
@@ -96,10 +102,11 @@ def locate(name: str, cache_dir: Path) -> Path:
     """The directory of a checkpoint.
 
     Raises:
-        FileNotFoundError: There is no such directory, and the name is not to be had from the model hub.
+        FileNotFoundError: There is no such directory, the name is not to be had from the model hub, or no fast
+            generator comes with the package.
     """
-    if name == DEFAULT_MODEL:
-        return restore(_PACKED_DEFAULT, cache_dir)
+    if name in _PACKED:
+        return restore(PACK, _PACKED[name], cache_dir)
     if Path(name).is_dir():
         return Path(name)
     from huggingface_hub import snapshot_download

@@ -110,20 +110,6 @@ async def test_a_bad_question_is_refused_naming_the_field(house, request_, field
     assert words in error.message
 
 
-@pytest.mark.parametrize(
-    ("request_", "name"),
-    [
-        (gateway_pb2.AnswerRequest(question="q", history=[gateway_pb2.Turn(text="hello")]), "history"),
-        (gateway_pb2.AnswerRequest(question="q", task="TASK_TRANSLATION"), "TASK_TRANSLATION"),
-    ],
-)
-async def test_what_comes_later_is_refused_by_name(house, request_, name):
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await house.answers.Answer(request_)
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert name in caught.value.details()
-
-
 async def test_a_refusal_of_the_retriever_keeps_its_meaning_in_the_askers_own_fields(house):
     async def refuse():
         raise InvalidRequest("options.top_k must be 1 to 100, not 0", field="options.top_k", reason="TOO_SMALL")

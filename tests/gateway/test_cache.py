@@ -5,7 +5,9 @@ import grpc.aio
 import pytest
 from prometheus_client import REGISTRY
 
+from gateway.answers import Made
 from gateway.cache import AnswerCache
+from gateway.prompts import Checkpoint
 from gateway.stages import Generation, Question, Retrieval
 from protos.rag.v1 import common_pb2, gateway_pb2
 from serving.errors import NotFound
@@ -170,8 +172,8 @@ class Services:
             await self.gate.wait()
         return "state"
 
-    async def digest(self, *, timeout):
-        return "digest"
+    async def checkpoint(self, *, timeout):
+        return Checkpoint("digest")
 
     def cache_lookup(self, outcome):
         pass
@@ -203,9 +205,9 @@ async def test_the_least_recently_used_answers_make_room():
     services = Services()
     cache = cache_of(services)
     for key in (b"a", b"b", b"c"):  # About 3 kB each.
-        cache.remember(question(key), FOUND, DECODED)
+        cache.remember(question(key), Made(FOUND, DECODED))
     assert await recalls(cache, b"a") == [True]
-    cache.remember(question(b"d"), FOUND, DECODED)
+    cache.remember(question(b"d"), Made(FOUND, DECODED))
     assert await recalls(cache, b"a", b"b", b"c", b"d") == [True, False, True, True]
     assert services.removed == ["evicted"]
     assert 9000 < services.bytes <= 10_000
@@ -214,15 +216,15 @@ async def test_the_least_recently_used_answers_make_room():
 async def test_an_answer_larger_than_the_cache_is_not_kept():
     services = Services()
     cache = cache_of(services)
-    cache.remember(question(b"a"), FOUND, DECODED)
-    cache.remember(question(b"b"), FOUND, replace(DECODED, num_bytes=10_000))
+    cache.remember(question(b"a"), Made(FOUND, DECODED))
+    cache.remember(question(b"b"), Made(FOUND, replace(DECODED, num_bytes=10_000)))
     assert await recalls(cache, b"a", b"b") == [True, False]
 
 
 async def test_an_answer_is_used_for_its_time_to_live_and_no_longer():
     services, now = Services(), 0.0
     cache = cache_of(services, now=lambda: now)
-    cache.remember(question(b"a"), FOUND, DECODED)
+    cache.remember(question(b"a"), Made(FOUND, DECODED))
     now = 59.0
     assert await recalls(cache, b"a") == [True]
     now = 60.0
@@ -233,7 +235,7 @@ async def test_an_answer_is_used_for_its_time_to_live_and_no_longer():
 async def test_an_answer_that_goes_while_its_state_is_asked_for_is_counted_once():
     services = Services()
     cache = cache_of(services)
-    cache.remember(question(b"a"), replace(FOUND, state="older"), DECODED)
+    cache.remember(question(b"a"), Made(replace(FOUND, state="older"), DECODED))
     services.gate = asyncio.Event()
     both = asyncio.gather(recalls(cache, b"a"), recalls(cache, b"a"))
     await asyncio.sleep(0)
@@ -246,5 +248,5 @@ async def test_an_answer_kept_twice_is_counted_once():
     services = Services()
     cache = cache_of(services)
     for _ in range(2):
-        cache.remember(question(b"a"), FOUND, DECODED)
+        cache.remember(question(b"a"), Made(FOUND, DECODED))
     assert services.bytes == 3024

@@ -1,7 +1,7 @@
 import pytest
 
 from gateway.context import Part, join
-from gateway.convert_backends import generate_request, score_request
+from gateway.convert_generator import generate_request, score_request
 from gateway.stages import Question, Retrieval
 from protos.rag.v1 import common_pb2, gateway_pb2, generator_pb2
 

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.pipeline import Budget, Pipeline, cite
-from gateway.stages import Answer, Delta, Generation, Made, Question, Retrieval
+from gateway.answers import Answer, Made
+from gateway.pipeline import Pipeline, cite
+from gateway.run import Budget
+from gateway.stages import Delta, Generation, Question, Retrieval
 from serving.admission import Admission
 from serving.errors import Overloaded, RagError
 
@@ -26,10 +28,10 @@ class Stages:
         self.answers, self.first_tokens = [], []
         self.gate = None
 
-    async def retrieve(self, question, *, timeout):
+    async def retrieve(self, question, queries, *, timeout):
         if self.gate is not None:
             await self.gate.wait()
-        return self.found
+        return [self.found]
 
     async def generate(self, question, retrieval, *, timeout):
         return self.parts[-1]
@@ -54,7 +56,7 @@ STREAMED = Question("q", options=None, streams_tokens=True)
 
 
 def test_citations_are_ordered_by_posterior_and_then_by_rank():
-    citations = cite(FOUND, decoded(0.25, 0.5, 0.25))
+    citations = cite(FOUND, (0.25, 0.5, 0.25))
     assert [(citation.index, citation.prior) for citation in citations] == [(1, 0.25), (0, 0.5), (2, 0.25)]
 
 
@@ -143,5 +145,5 @@ async def test_a_cached_answer_takes_room_and_is_looked_up_under_the_deadline():
     with room.admit(), pytest.raises(Overloaded):
         await pipeline.answer(QUESTION)
     assert cache.timeouts == []
-    assert (await pipeline.answer(QUESTION)).from_cache
+    assert (await pipeline.answer(QUESTION)).made.from_cache
     assert 0 < cache.timeouts[0] < 20.0

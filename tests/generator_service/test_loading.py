@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from generator_service.models import loading
 from generator_service.models.hf import HfSeq2Seq
 from generator_service.models.lean import LeanModel
 from generator_service.models.loading import load_generator
 from generator_service.prompt import PromptFormat
+from generator_service.task_prompts import TaskPrompt
+from training.pack import pack
 
 
 def save(folder: Path, model: Any, tokenizer: Any, **config: Any) -> Path:
@@ -40,6 +43,16 @@ def test_a_known_family_is_served_by_the_lean_code_with_its_own_defaults(tiny: A
     assert (defaults.num_beams, defaults.max_new_tokens, defaults.min_new_tokens) == (4, 29, 4)
     assert (defaults.no_repeat_ngram_size, defaults.length_penalty) == (3, 2.0)
     assert not loaded.confidence.is_calibrated
+
+
+def test_a_checkpoint_says_how_it_reads_tasks_and_a_wrong_word_is_told(tiny: Any, tmp_path: Path) -> None:
+    tokenizer = tiny.word_piece()
+    model = tiny.bart(vocab_size=len(tokenizer))
+    tasks = {"summarization": {"template": "summarize: {question}"}}
+    loaded = load(save(tmp_path / "good", model, tokenizer, rag_tasks=tasks), tmp_path)
+    assert loaded.tasks == (TaskPrompt("summarization", "summarize: {question}"),)
+    with pytest.raises(ValueError, match=r"rag_tasks\.sumarization: no such task"):
+        load(save(tmp_path / "bad", model, tokenizer, rag_tasks={"sumarization": {}}), tmp_path)
 
 
 def test_another_family_is_served_by_the_adapter(tiny: Any, tmp_path: Path) -> None:
@@ -97,3 +110,20 @@ def test_a_directory_gives_the_generator_its_name(tiny: Any, tmp_path: Path) -> 
     tokenizer = tiny.word_piece()
     folder = save(tmp_path / "my-model", tiny.bart(vocab_size=len(tokenizer)), tokenizer)
     assert load(folder, tmp_path).name == "my-model"
+
+
+def test_default_and_fast_are_the_packed_generators(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = tiny.word_piece()
+    default, fast = (
+        save(tmp_path / name, tiny.bart(vocab_size=len(tokenizer), seed=seed), tokenizer)
+        for seed, name in enumerate(("generator", "student"))
+    )
+    monkeypatch.setattr(loading, "PACK", tmp_path / "pack")
+    pack({"generator": default}, tmp_path / "pack")
+    assert load("default", tmp_path / "cache").name == "default"
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint 'fast'; it holds generator"):
+        load("fast", tmp_path / "cache")
+    pack({"generator": default, "fast": fast}, tmp_path / "pack")
+    loaded = [load(name, tmp_path / "cache") for name in ("default", "fast")]
+    assert [each.name for each in loaded] == ["default", "fast"]
+    assert loaded[0].model.spec.digest != loaded[1].model.spec.digest

@@ -161,6 +161,7 @@ async def test_info_states_model_and_limits(tiny: Any) -> None:
     assert info.generator.digest == "f" * 64
     assert info.prompt_format == "question_passage"
     assert len(info.models) == 4
+    assert (info.max_new_tokens, len(info.tasks)) == (min(512, tiny.loaded().model.spec.max_target_tokens), 0)
 
 
 _BAD = [

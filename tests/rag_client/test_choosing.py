@@ -8,7 +8,7 @@ from protos.rag.v1 import common_pb2, gateway_pb2
 from rag_client import AsyncRagClient, CandidateRanking, FinishReason, RagClient, Rerank, RerankMethod
 from rag_client.convert import answer
 from rag_client.errors import InvalidRequest
-from rag_client.wire import answer_fields
+from rag_client.wire_answers import answer_fields
 
 
 def test_ranking_and_reranking_reach_their_place_in_the_request():

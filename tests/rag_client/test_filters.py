@@ -1,6 +1,6 @@
 import pytest
 
-from rag_client import field, wire
+from rag_client import Passage, field, wire
 from rag_client.errors import InvalidRequest
 from rag_client.filters import AllOf, AnyOf, Equals, In, Not, Range
 
@@ -51,8 +51,23 @@ def test_every_condition_has_its_wire_form():
 
 
 def test_a_value_without_a_wire_form_is_refused():
-    with pytest.raises(InvalidRequest, match="metadata values"):
+    with pytest.raises(InvalidRequest, match="metadata field 'a' is no str"):
         wire.filter_message(field("a") == None)  # type: ignore[arg-type]  # noqa: E711
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        (1 << 63, "whole number of more than 64 bits"),
+        (-(1 << 63) - 1, "whole number of more than 64 bits"),
+        (["a", 1], "list of something else than str"),
+        ({"b": 1}, "no str, int, float, bool or list of str"),
+    ],
+)
+def test_a_metadata_value_that_cannot_be_sent_is_refused_by_its_fields_name(value, complaint):
+    with pytest.raises(InvalidRequest, match=f"'year' is {'' if complaint[0] == 'n' else 'a '}{complaint}") as raised:
+        wire.passage(Passage("p", "text", metadata={"ok": (1 << 63) - 1, "year": value}))
+    assert raised.value.field == "metadata[year]"
 
 
 def test_something_else_than_a_filter_is_refused():

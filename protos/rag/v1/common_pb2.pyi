@@ -76,6 +76,7 @@ class Stage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STAGE_GENERATE: _ClassVar[Stage]
     STAGE_TOTAL: _ClassVar[Stage]
     STAGE_RANK: _ClassVar[Stage]
+    STAGE_REWRITE: _ClassVar[Stage]
 DATA_TYPE_UNSPECIFIED: DataType
 DATA_TYPE_FLOAT32: DataType
 DATA_TYPE_FLOAT16: DataType
@@ -119,6 +120,7 @@ STAGE_RETRIEVE: Stage
 STAGE_GENERATE: Stage
 STAGE_TOTAL: Stage
 STAGE_RANK: Stage
+STAGE_REWRITE: Stage
 
 class Status(_message.Message):
     __slots__ = ("code", "message", "reason")

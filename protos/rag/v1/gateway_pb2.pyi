@@ -49,16 +49,72 @@ class Turn(_message.Message):
     def __init__(self, role: _Optional[_Union[Turn.Role, str]] = ..., text: _Optional[str] = ...) -> None: ...
 
 class AnswerOptions(_message.Message):
-    __slots__ = ("retrieval", "decoding", "explanation", "min_confidence")
+    __slots__ = ("retrieval", "decoding", "explanation", "min_confidence", "history", "labels", "summarization", "document", "recommendation", "translation")
     RETRIEVAL_FIELD_NUMBER: _ClassVar[int]
     DECODING_FIELD_NUMBER: _ClassVar[int]
     EXPLANATION_FIELD_NUMBER: _ClassVar[int]
     MIN_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    SUMMARIZATION_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    RECOMMENDATION_FIELD_NUMBER: _ClassVar[int]
+    TRANSLATION_FIELD_NUMBER: _ClassVar[int]
     retrieval: _common_pb2.RetrievalOptions
     decoding: _common_pb2.DecodingOptions
     explanation: _common_pb2.ExplanationOptions
     min_confidence: float
-    def __init__(self, retrieval: _Optional[_Union[_common_pb2.RetrievalOptions, _Mapping]] = ..., decoding: _Optional[_Union[_common_pb2.DecodingOptions, _Mapping]] = ..., explanation: _Optional[_Union[_common_pb2.ExplanationOptions, _Mapping]] = ..., min_confidence: _Optional[float] = ...) -> None: ...
+    history: HistoryOptions
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    summarization: SummarizationOptions
+    document: DocumentOptions
+    recommendation: RecommendationOptions
+    translation: TranslationOptions
+    def __init__(self, retrieval: _Optional[_Union[_common_pb2.RetrievalOptions, _Mapping]] = ..., decoding: _Optional[_Union[_common_pb2.DecodingOptions, _Mapping]] = ..., explanation: _Optional[_Union[_common_pb2.ExplanationOptions, _Mapping]] = ..., min_confidence: _Optional[float] = ..., history: _Optional[_Union[HistoryOptions, _Mapping]] = ..., labels: _Optional[_Iterable[str]] = ..., summarization: _Optional[_Union[SummarizationOptions, _Mapping]] = ..., document: _Optional[_Union[DocumentOptions, _Mapping]] = ..., recommendation: _Optional[_Union[RecommendationOptions, _Mapping]] = ..., translation: _Optional[_Union[TranslationOptions, _Mapping]] = ...) -> None: ...
+
+class HistoryOptions(_message.Message):
+    __slots__ = ("mode", "turn_discount", "num_turns")
+    class Mode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        MODE_UNSPECIFIED: _ClassVar[HistoryOptions.Mode]
+        MODE_RAG_TURN: _ClassVar[HistoryOptions.Mode]
+        MODE_QUERY_REWRITING: _ClassVar[HistoryOptions.Mode]
+    MODE_UNSPECIFIED: HistoryOptions.Mode
+    MODE_RAG_TURN: HistoryOptions.Mode
+    MODE_QUERY_REWRITING: HistoryOptions.Mode
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    TURN_DISCOUNT_FIELD_NUMBER: _ClassVar[int]
+    NUM_TURNS_FIELD_NUMBER: _ClassVar[int]
+    mode: HistoryOptions.Mode
+    turn_discount: float
+    num_turns: int
+    def __init__(self, mode: _Optional[_Union[HistoryOptions.Mode, str]] = ..., turn_discount: _Optional[float] = ..., num_turns: _Optional[int] = ...) -> None: ...
+
+class SummarizationOptions(_message.Message):
+    __slots__ = ("source",)
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    def __init__(self, source: _Optional[str] = ...) -> None: ...
+
+class DocumentOptions(_message.Message):
+    __slots__ = ("max_sections",)
+    MAX_SECTIONS_FIELD_NUMBER: _ClassVar[int]
+    max_sections: int
+    def __init__(self, max_sections: _Optional[int] = ...) -> None: ...
+
+class RecommendationOptions(_message.Message):
+    __slots__ = ("liked_sources", "item_field")
+    LIKED_SOURCES_FIELD_NUMBER: _ClassVar[int]
+    ITEM_FIELD_FIELD_NUMBER: _ClassVar[int]
+    liked_sources: _containers.RepeatedScalarFieldContainer[str]
+    item_field: str
+    def __init__(self, liked_sources: _Optional[_Iterable[str]] = ..., item_field: _Optional[str] = ...) -> None: ...
+
+class TranslationOptions(_message.Message):
+    __slots__ = ("field",)
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    field: str
+    def __init__(self, field: _Optional[str] = ...) -> None: ...
 
 class AnswerRequest(_message.Message):
     __slots__ = ("question", "history", "task", "options")
@@ -83,7 +139,7 @@ class CitedPassage(_message.Message):
     def __init__(self, retrieved: _Optional[_Union[_common_pb2.RetrievedPassage, _Mapping]] = ..., prior: _Optional[float] = ..., posterior: _Optional[float] = ...) -> None: ...
 
 class Answer(_message.Message):
-    __slots__ = ("answer_id", "text", "raw_text", "finish_reason", "log_probability", "confidence", "citations", "tokens", "hypotheses", "leave_one_out", "model", "pruned_prior_mass", "num_new_tokens", "num_input_tokens", "from_cache")
+    __slots__ = ("answer_id", "text", "raw_text", "finish_reason", "log_probability", "confidence", "citations", "tokens", "hypotheses", "leave_one_out", "model", "pruned_prior_mass", "num_new_tokens", "num_input_tokens", "from_cache", "rewritten_question", "labels", "sections", "items")
     ANSWER_ID_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     RAW_TEXT_FIELD_NUMBER: _ClassVar[int]
@@ -99,6 +155,10 @@ class Answer(_message.Message):
     NUM_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
     NUM_INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     FROM_CACHE_FIELD_NUMBER: _ClassVar[int]
+    REWRITTEN_QUESTION_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    SECTIONS_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
     answer_id: str
     text: str
     raw_text: str
@@ -114,7 +174,55 @@ class Answer(_message.Message):
     num_new_tokens: int
     num_input_tokens: int
     from_cache: bool
-    def __init__(self, answer_id: _Optional[str] = ..., text: _Optional[str] = ..., raw_text: _Optional[str] = ..., finish_reason: _Optional[_Union[_common_pb2.FinishReason, str]] = ..., log_probability: _Optional[float] = ..., confidence: _Optional[float] = ..., citations: _Optional[_Iterable[_Union[CitedPassage, _Mapping]]] = ..., tokens: _Optional[_Iterable[_Union[_common_pb2.TokenAttribution, _Mapping]]] = ..., hypotheses: _Optional[_Iterable[_Union[_common_pb2.Hypothesis, _Mapping]]] = ..., leave_one_out: _Optional[_Iterable[_Union[_common_pb2.LeaveOneOut, _Mapping]]] = ..., model: _Optional[_Union[_common_pb2.DecodingModel, str]] = ..., pruned_prior_mass: _Optional[float] = ..., num_new_tokens: _Optional[int] = ..., num_input_tokens: _Optional[int] = ..., from_cache: _Optional[bool] = ...) -> None: ...
+    rewritten_question: str
+    labels: _containers.RepeatedCompositeFieldContainer[LabelProbability]
+    sections: _containers.RepeatedCompositeFieldContainer[Section]
+    items: _containers.RepeatedCompositeFieldContainer[RecommendedItem]
+    def __init__(self, answer_id: _Optional[str] = ..., text: _Optional[str] = ..., raw_text: _Optional[str] = ..., finish_reason: _Optional[_Union[_common_pb2.FinishReason, str]] = ..., log_probability: _Optional[float] = ..., confidence: _Optional[float] = ..., citations: _Optional[_Iterable[_Union[CitedPassage, _Mapping]]] = ..., tokens: _Optional[_Iterable[_Union[_common_pb2.TokenAttribution, _Mapping]]] = ..., hypotheses: _Optional[_Iterable[_Union[_common_pb2.Hypothesis, _Mapping]]] = ..., leave_one_out: _Optional[_Iterable[_Union[_common_pb2.LeaveOneOut, _Mapping]]] = ..., model: _Optional[_Union[_common_pb2.DecodingModel, str]] = ..., pruned_prior_mass: _Optional[float] = ..., num_new_tokens: _Optional[int] = ..., num_input_tokens: _Optional[int] = ..., from_cache: _Optional[bool] = ..., rewritten_question: _Optional[str] = ..., labels: _Optional[_Iterable[_Union[LabelProbability, _Mapping]]] = ..., sections: _Optional[_Iterable[_Union[Section, _Mapping]]] = ..., items: _Optional[_Iterable[_Union[RecommendedItem, _Mapping]]] = ...) -> None: ...
+
+class LabelProbability(_message.Message):
+    __slots__ = ("label", "probability", "log_probability")
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    LOG_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    label: str
+    probability: float
+    log_probability: float
+    def __init__(self, label: _Optional[str] = ..., probability: _Optional[float] = ..., log_probability: _Optional[float] = ...) -> None: ...
+
+class Section(_message.Message):
+    __slots__ = ("heading", "text", "prior", "log_probability", "confidence", "citations")
+    HEADING_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    PRIOR_FIELD_NUMBER: _ClassVar[int]
+    LOG_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    CITATIONS_FIELD_NUMBER: _ClassVar[int]
+    heading: str
+    text: str
+    prior: float
+    log_probability: float
+    confidence: float
+    citations: _containers.RepeatedCompositeFieldContainer[CitationPlace]
+    def __init__(self, heading: _Optional[str] = ..., text: _Optional[str] = ..., prior: _Optional[float] = ..., log_probability: _Optional[float] = ..., confidence: _Optional[float] = ..., citations: _Optional[_Iterable[_Union[CitationPlace, _Mapping]]] = ...) -> None: ...
+
+class RecommendedItem(_message.Message):
+    __slots__ = ("name", "probability", "citations")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    CITATIONS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    probability: float
+    citations: _containers.RepeatedCompositeFieldContainer[CitationPlace]
+    def __init__(self, name: _Optional[str] = ..., probability: _Optional[float] = ..., citations: _Optional[_Iterable[_Union[CitationPlace, _Mapping]]] = ...) -> None: ...
+
+class CitationPlace(_message.Message):
+    __slots__ = ("index", "posterior")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    POSTERIOR_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    posterior: float
+    def __init__(self, index: _Optional[int] = ..., posterior: _Optional[float] = ...) -> None: ...
 
 class AnswerResponse(_message.Message):
     __slots__ = ("answer", "provenance", "timings")
@@ -151,10 +259,12 @@ class StreamAnswerResponse(_message.Message):
     def __init__(self, stage: _Optional[_Union[StageEvent, _Mapping]] = ..., passages: _Optional[_Union[RetrievedPassages, _Mapping]] = ..., delta: _Optional[_Union[_generator_pb2.TokenDelta, _Mapping]] = ..., final: _Optional[_Union[AnswerResponse, _Mapping]] = ...) -> None: ...
 
 class StageEvent(_message.Message):
-    __slots__ = ("timing",)
+    __slots__ = ("timing", "section")
     TIMING_FIELD_NUMBER: _ClassVar[int]
+    SECTION_FIELD_NUMBER: _ClassVar[int]
     timing: _common_pb2.StageTiming
-    def __init__(self, timing: _Optional[_Union[_common_pb2.StageTiming, _Mapping]] = ...) -> None: ...
+    section: str
+    def __init__(self, timing: _Optional[_Union[_common_pb2.StageTiming, _Mapping]] = ..., section: _Optional[str] = ...) -> None: ...
 
 class RetrievedPassages(_message.Message):
     __slots__ = ("passages", "provenance")

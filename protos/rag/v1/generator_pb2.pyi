@@ -148,13 +148,27 @@ class GeneratorServiceGetInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GeneratorServiceGetInfoResponse(_message.Message):
-    __slots__ = ("service", "generator", "prompt_format", "models")
+    __slots__ = ("service", "generator", "prompt_format", "models", "tasks", "max_new_tokens")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     GENERATOR_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FORMAT_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
     service: _common_pb2.ServiceInfo
     generator: _common_pb2.ModelInfo
     prompt_format: str
     models: _containers.RepeatedScalarFieldContainer[_common_pb2.DecodingModel]
-    def __init__(self, service: _Optional[_Union[_common_pb2.ServiceInfo, _Mapping]] = ..., generator: _Optional[_Union[_common_pb2.ModelInfo, _Mapping]] = ..., prompt_format: _Optional[str] = ..., models: _Optional[_Iterable[_Union[_common_pb2.DecodingModel, str]]] = ...) -> None: ...
+    tasks: _containers.RepeatedCompositeFieldContainer[TaskPrompt]
+    max_new_tokens: int
+    def __init__(self, service: _Optional[_Union[_common_pb2.ServiceInfo, _Mapping]] = ..., generator: _Optional[_Union[_common_pb2.ModelInfo, _Mapping]] = ..., prompt_format: _Optional[str] = ..., models: _Optional[_Iterable[_Union[_common_pb2.DecodingModel, str]]] = ..., tasks: _Optional[_Iterable[_Union[TaskPrompt, _Mapping]]] = ..., max_new_tokens: _Optional[int] = ...) -> None: ...
+
+class TaskPrompt(_message.Message):
+    __slots__ = ("task", "template", "labels")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    task: str
+    template: str
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, task: _Optional[str] = ..., template: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""One module per task: what is retrieved, and what is made of it."""
