@@ -6,7 +6,7 @@ import time
 import uuid
 
 from retriever_service.backends.collection import RemoteCollection
-from retriever_service.backends.head import Head, head_from
+from retriever_service.backends.ledger import Ledger, ledger_from
 from retriever_service.backends.remote import Abilities, RemoteServer, refuse
 from retriever_service.collection import CollectionSettings, LexicalScoring
 from serving.errors import FailedPrecondition, NotFound
@@ -47,9 +47,9 @@ class RemoteCatalog:
             FailedPrecondition: When there is one of other settings.
             Unimplemented: When the engine cannot score as the settings say.
         """
-        there = self._server.head(settings.name)
+        there = self._server.ledger(settings.name)
         if there is not None:
-            if not head_from(there).settings.is_like(settings):
+            if not ledger_from(there).settings.is_like(settings):
                 raise FailedPrecondition(
                     f"collection {settings.name!r} exists with other settings: drop it, or take another name",
                     reason="COLLECTION_EXISTS",
@@ -59,20 +59,19 @@ class RemoteCatalog:
             raise refuse(self._abilities.kind, "index_factory", "the server's configuration chooses the index")
         if settings.lexical_scoring is LexicalScoring.TF_IDF and not self._abilities.tf_idf:
             raise refuse(self._abilities.kind, "TF-IDF scoring", "create the collection with BM25")
-        head = Head(settings, uuid.uuid4().hex, created_at=time.time(), updated_at=time.time())
-        self._server.create(settings, head.to_value())
+        ledger = Ledger(settings, uuid.uuid4().hex, created_at=time.time(), updated_at=time.time())
+        self._server.create(settings, ledger.to_value())
 
     def has(self, name: str) -> bool:
         """Whether there is such a collection by now: another retriever may have made it."""
-        return self._server.head(name) is not None
+        return self._server.ledger(name) is not None
 
     def open(self, name: str) -> RemoteCollection:
         """Opens a collection; it wants `start`."""
-        value = self._server.head(name)
+        value = self._server.ledger(name)
         if value is None:
             raise NotFound(f"no collection {name!r} in {self._abilities.kind}", reason="COLLECTION_NOT_FOUND")
-        head = head_from(value)
-        return RemoteCollection(self._server.open(head.settings), head, self._abilities)
+        return RemoteCollection(self._server, ledger_from(value), self._abilities)
 
     def drop(self, name: str) -> None:
         """Deletes a closed collection."""

@@ -1,51 +1,40 @@
-"""A collection that an engine holds, as requests use it: what `live_collection.LiveCollection` is for local ones."""
+"""A collection that an engine holds, as requests use it: what `live_collection.LiveCollection` is for local ones.
+
+Its head takes the writes, one generation is served, and each generation has an index of its own in the engine. Every
+request works on one of them from beginning to end. The ledger is the truth about them: what another retriever changes
+in it is known here after at most `FOLLOW_SECONDS`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from retriever_service.backends.head import Head, change_head, read_head
-from retriever_service.backends.reader import RemoteReader
-from retriever_service.backends.remote import Abilities, RemoteStore, refuse
-from retriever_service.backends.stages import LexicalStages, RemoteStages, matching_of
-from retriever_service.backends.words import telling_words
+from retriever_service.backends.generation import RemoteGeneration
+from retriever_service.backends.ledger import Ledger, change_ledger, read_ledger
+from retriever_service.backends.remote import Abilities, Moved, RemoteServer, RemoteStore
 from retriever_service.backends.writer import RemoteWriter
+from retriever_service.background import Background
 from retriever_service.batch import Batch, Patch, Written
-from retriever_service.collection import CollectionSettings, LexicalScoring
+from retriever_service.collection import CollectionSettings
 from retriever_service.filters import Condition, Filter
-from retriever_service.generation import Applied
-from retriever_service.lexical_index import LexicalIndex
-from retriever_service.purging import Purged
-from retriever_service.search import Found, Mode, Plan, Search, SearchQuery
-from retriever_service.selection import Selection
-from retriever_service.store import Reader
-from retriever_service.transaction import index_digest
+from retriever_service.live_collection import EncoderChanged
 from retriever_service.users import Users
 from serving.deadline import Deadline
-from serving.errors import Deadline as DeadlineExceeded
-from serving.errors import FailedPrecondition, NotFound
+from serving.errors import Overloaded
 
 # How old a retriever's knowledge may be of what others write; `min_sequence` asks at once.
 FOLLOW_SECONDS = 1.0
-INDEX_GENERATION = 1
+_HELD_SECONDS = 0.1
+_MAX_ROUNDS = 300  # For as long as another retriever may hold writes back.
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteIndex:
-    """What is known of an index that an engine keeps. Its size there is not."""
-
-    kind: str
-    measured_recall: float
-    num_vectors: int = 0
-    num_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,56 +42,58 @@ class RemotePinned:
     """What a request works on, as `pinned.Pinned`."""
 
     index_generation: int
-    generation: RemoteCollection
+    generation: RemoteGeneration
     settings: CollectionSettings
+    is_head: bool
     has_lexical: bool
-    is_head: bool = True
 
 
 class RemoteCollection:
-    """One open collection, and its one generation. Its methods belong to the event loop."""
+    """One open collection. Its methods belong to the event loop."""
 
-    def __init__(self, store: RemoteStore, head: Head, abilities: Abilities) -> None:
-        """Takes what the engine holds; `start` brings searches up to date."""
-        self.store, self.abilities = store, abilities
-        self._head = self._refreshed = head  # As last read; and what searches see.
+    def __init__(self, server: RemoteServer, ledger: Ledger, abilities: Abilities) -> None:
+        """Opens the head, blocking; `start` brings searches up to date."""
+        self.server, self.abilities, self.ledger = server, abilities, ledger
+        self.opened = {ledger.head: self._open(ledger, ledger.head)}
         self._looked_at = -FOLLOW_SECONDS
-        self._writer = RemoteWriter(store, self._refresh)
-        self._write_thread = ThreadPoolExecutor(1, thread_name_prefix=f"write-{head.settings.name}")
-        self.users = Users(head.settings.name)
-        recall = 1.0 if abilities.is_exact else float("nan")  # The engine's own: nobody has measured it here.
-        self.dense = RemoteIndex(abilities.kind, recall)
+        self._write_thread = ThreadPoolExecutor(1, thread_name_prefix=f"write-{ledger.settings.name}")
+        self.gate = asyncio.Lock()  # Held by each write, and while another generation becomes the head.
+        self.changing = asyncio.Lock()  # Held while generations come and go.
+        self.successor_lock = asyncio.Lock()  # Held by each step that writes to the successor.
+        self.reencoding = asyncio.Lock()  # Held while a re-encoded generation is being completed.
+        self._opening = asyncio.Lock()
+        self._background = Background()
+        self.owner = uuid.uuid4().hex  # Of leases.
+        self.follower: asyncio.Task[None] | None = None  # Brings a complete successor what is written to the head.
+        self.keep_up: Callable[[], Awaitable[None]] | None = None  # Starts the follower.
+        self.users = Users(ledger.settings.name)
+
+    @property
+    def head(self) -> RemoteGeneration:
+        """The generation that takes the writes."""
+        return self.opened[self.ledger.head]
 
     @property
     def settings(self) -> CollectionSettings:
-        """The collection's."""
-        return self._head.settings
+        """The head's."""
+        return self.ledger.settings
 
     @property
-    def lexical(self) -> RemoteIndex:
-        """The engine has both."""
-        return self.dense
-
-    @property
-    def committed_sequence(self) -> int:
-        """Of the last write that is known."""
-        return self._head.sequence
-
-    @property
-    def applied(self) -> Applied:
-        """The state that searches are certain to include."""
-        reader = RemoteReader(self.store, self.settings.encoder.dim, head=self._refreshed)
-        return Applied(self._refreshed.sequence, index_digest(reader, self.settings.encoder.digest))
+    def store(self) -> RemoteStore:
+        """The head's."""
+        return self.head.store
 
     async def start(self) -> None:
         """Makes searches see what is written."""
-        await asyncio.to_thread(self._refresh)
-        num_vectors = await asyncio.to_thread(self.store.count, None)
-        self.dense = replace(self.dense, num_vectors=num_vectors)
+        await self.head.start()
 
     async def close(self) -> None:
         """Waits for those who use the collection."""
         await self.users.close()
+        await self._background.finish()
+        if self.follower is not None:
+            self.follower.cancel()
+            await asyncio.gather(self.follower, return_exceptions=True)
         await asyncio.to_thread(self._write_thread.shutdown)
 
     def in_use(self) -> AbstractAsyncContextManager[None]:
@@ -115,139 +106,159 @@ class RemoteCollection:
 
     @asynccontextmanager
     async def serving(self, index_generation: int = 0) -> AsyncIterator[RemotePinned]:
-        """What requests search.
+        """The generation of this number, or the active one for 0, kept open meanwhile.
 
         Raises:
-            NotFound: When another generation is asked for.
+            NotFound: When there is none; the message names those there are.
         """
-        if index_generation not in (0, INDEX_GENERATION):
-            raise NotFound(
-                f"collection {self.settings.name!r} has no index generation {index_generation}; in "
-                f"{self.abilities.kind} there is {INDEX_GENERATION} alone",
-                reason="INDEX_GENERATION_NOT_FOUND",
-            )
-        if time.monotonic() - self._looked_at > FOLLOW_SECONDS:
+        is_unknown = index_generation not in (0, *self.ledger.numbers)
+        if is_unknown or time.monotonic() - self._looked_at > FOLLOW_SECONDS:
             await self.follow()
-        yield RemotePinned(INDEX_GENERATION, self, self.settings, self.abilities.lexical)
+        number = index_generation or self.ledger.active
+        self.ledger.check_exists(number)
+        generation = await self.generation(number)
+        async with generation.users.in_use():
+            yield RemotePinned(number, generation, generation.settings, generation.is_head, self.abilities.lexical)
 
     @asynccontextmanager
-    async def using_head(self) -> AsyncIterator[RemoteCollection]:
-        """Itself: it takes the writes."""
-        yield self
+    async def using_head(self) -> AsyncIterator[RemoteGeneration]:
+        """The generation that takes the writes."""
+        yield self.head
+
+    async def generation(self, number: int) -> RemoteGeneration:
+        """A generation, opened when it is not yet."""
+        async with self._opening:
+            if number not in self.opened:
+                generation = await asyncio.to_thread(self._open, self.ledger, number)
+                await generation.start()
+                self.opened[number] = generation
+            return self.opened[number]
 
     async def follow(self) -> None:
-        """Learns what others have written, and makes searches see it."""
+        """Learns what others have changed, and makes searches see what they have written."""
         self._looked_at = time.monotonic()
+        await self.look()
+        for generation in list(self.opened.values()):
+            if generation.is_behind:
+                await asyncio.to_thread(generation.refresh)
 
-        def run() -> None:
-            head = read_head(self.store)
-            if head.store_id != self._head.store_id:
-                raise FailedPrecondition(
-                    f"collection {self.settings.name!r} was made anew by another retriever: restart this one",
-                    reason="COLLECTION_REPLACED",
-                )
-            if head.sequence != self._refreshed.sequence:
-                self._refresh()
-            self._learn(head)
+    async def look(self) -> Ledger:
+        """Learns what the ledger says now."""
+        ledger = self.ledger.followed(await asyncio.to_thread(read_ledger, self.store))
+        await self.learn(ledger)
+        return self.ledger
 
-        await asyncio.to_thread(run)
+    async def learn(self, ledger: Ledger) -> None:
+        """Takes a ledger as the present one, unless it is older than what is known."""
+        async with self._opening:
+            if ledger.revision < self.ledger.revision:
+                return
+            if ledger.head not in self.opened:
+                head = await asyncio.to_thread(self._open, ledger, ledger.head)
+                await head.start()
+                self.opened[ledger.head] = head
+            gone = self.opened.keys() - {*ledger.numbers, ledger.followed_by}
+            self.opened = {number: one for number, one in self.opened.items() if number not in gone}
+            self.ledger = ledger
+            for generation in self.opened.values():
+                generation.learn(ledger)
 
-    async def search(self, threads: Executor, queries: Sequence[SearchQuery], plan: Plan) -> Found:
-        """Finds the passages for each query.
+    async def change(self, change: Callable[[Ledger], Ledger]) -> Ledger:
+        """Changes the ledger and learns what it is then."""
+        await self.learn(await asyncio.to_thread(change_ledger, self.store, change))
+        return self.ledger
+
+    @asynccontextmanager
+    async def leasing(self, what: str) -> AsyncIterator[None]:
+        """Keeps other retrievers from doing the same.
 
         Raises:
-            Unimplemented: When the lexical stage is asked for and the engine has none.
+            FailedPrecondition: When another does.
         """
-        if not self.abilities.lexical and any(query.mode is not Mode.DENSE for query in queries):
-            raise refuse(self.abilities.kind, "lexical stage", "ask in dense mode, or use Milvus 2.5 or newer")
-        language = self.settings.language
-        telling = [replace(query, text=telling_words(query.text, language)) for query in queries]
-
-        def run() -> Found:
-            reader = RemoteReader(self.store, self.settings.encoder.dim, matching=matching_of(plan))
-            stages = RemoteStages(self.store, reader, telling, plan)
-            # The engine has filtered, and scores as the collection says.
-            done = replace(plan, condition=None, lexical_scoring=LexicalScoring.BM25)
-            # Without a condition, a search asks of its reader and its indexes only what these have.
-            search = Search(cast(Reader, reader), stages, cast(LexicalIndex, LexicalStages(stages)), done)
-            return search.run(telling)
-
-        return await asyncio.get_running_loop().run_in_executor(threads, run)
+        await self.change(lambda ledger: ledger.leased(what, self.owner))
+        try:
+            yield
+        finally:
+            await self.change(lambda ledger: ledger.released(what, self.owner))
 
     async def read(self, threads: Executor | None, reading: Callable[[Any], T]) -> T:
-        """Reads the collection as it is now."""
-        reader = RemoteReader(self.store, self.settings.encoder.dim, see=self._see)
-        return await asyncio.get_running_loop().run_in_executor(threads, reading, reader)
+        """Reads the head as it is now."""
+        return await self.head.read(threads, reading)
 
     async def write(self, batch: Batch) -> Written:
-        """Writes a batch; durable when it returns."""
-        return await self._change(lambda: self._writer.write(batch))
+        """Writes a batch; durable when it returns.
+
+        Raises:
+            EncoderChanged: When the head holds vectors of another encoder than the batch does.
+        """
+        return await self._change(lambda writer: writer.write(batch), batch.encoder_digest)
 
     async def delete(self, condition: Condition, sources: Sequence[str] = ()) -> Written:
         """Deletes matching passages, and the record of `sources`; durable when it returns."""
-        return await self._change(lambda: self._writer.delete(_filter_of(condition), sources))
+        return await self._change(lambda writer: writer.delete(_filter_of(condition), sources))
 
     async def patch(self, condition: Condition, change: Patch) -> Written:
         """Changes the metadata of matching passages; durable when it returns."""
-        return await self._change(lambda: self._writer.patch(_filter_of(condition), change))
-
-    async def purge(self, selection: Selection) -> Purged:
-        """Deletes, and has the engine take what is deleted out of its files."""
-        condition = selection.condition(self.settings.filterable_fields)
-        written = await self.delete(condition, selection.sources)
-        await asyncio.to_thread(self.store.expunge)
-        return Purged(written.num_deleted, written.sequence, (INDEX_GENERATION,))
+        return await self._change(lambda writer: writer.patch(_filter_of(condition), change))
 
     async def wait_for(self, sequence: int, deadline: Deadline) -> None:
-        """Returns when searches include the write of this number.
-
-        Raises:
-            FailedPrecondition: When there was no such write.
-            Deadline: When the engine does not refresh in time.
-        """
-        if self._refreshed.sequence >= sequence:
-            return
-        try:
-            async with asyncio.timeout(deadline.timeout()):
-                await self.follow()
-        except TimeoutError as error:
-            raise DeadlineExceeded(f"{self.abilities.kind} has not refreshed in time") from error
-        if self._refreshed.sequence < sequence:
-            raise FailedPrecondition(
-                f"min_sequence {sequence} lies beyond the last change of collection {self.settings.name!r}, "
-                f"{self._refreshed.sequence}",
-                reason="SEQUENCE_NOT_WRITTEN",
-            )
+        """Returns when searches of the head include the write of this number."""
+        await self.head.wait_for(sequence, deadline)
 
     async def configure(self, change: Callable[[CollectionSettings], CollectionSettings]) -> None:
-        """Changes the scoring."""
+        """Changes the scoring of what is served, and of the head where it has the same encoder."""
 
-        def run() -> Head:
-            return change_head(self.store, lambda head: replace(head, settings=change(head.settings)))
+        def apply(ledger: Ledger) -> Ledger:
+            served = change(ledger.settings_of(ledger.active))
+            if ledger.active in ledger.kept:
+                kept = replace(ledger.kept[ledger.active], settings=served)
+                ledger = replace(ledger, kept={**ledger.kept, ledger.active: kept})
+            if ledger.settings.encoder.digest != served.encoder.digest:
+                return ledger
+            scored = replace(ledger.settings, temperature=served.temperature, fusion=served.fusion)
+            return replace(ledger, settings=scored)
 
-        self._head = await asyncio.to_thread(run)
+        await self.change(apply)
 
-    async def _change(self, change: Callable[[], Written]) -> Written:
-        written = await asyncio.get_running_loop().run_in_executor(self._write_thread, change)
-        self._learn(replace(self._head, sequence=written.sequence))
-        return written
+    async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Awaits work that must not stop half-way; when the caller leaves, it goes on."""
+        return await self._background.to_the_end(work)
 
-    def _learn(self, head: Head) -> None:
-        """Takes a head as the present one, unless it is older than what is known."""
-        if head.sequence >= self._head.sequence:
-            self._head = head
+    async def _change(self, change: Callable[[RemoteWriter], Written], encoder_digest: str = "") -> Written:
+        return await self.to_the_end(self._write(change, encoder_digest))
 
-    def _see(self) -> None:
-        if self._writer.has_unrefreshed:
-            self._refresh()
+    async def _write(self, change: Callable[[RemoteWriter], Written], encoder_digest: str) -> Written:
+        async with self.gate:
+            for _ in range(_MAX_ROUNDS):
+                ledger = self.ledger if self.abilities.has_one_writer else await self.look()
+                head = self.head
+                if ledger.is_held:
+                    await self._release_abandoned()
+                    continue
+                if encoder_digest not in ("", head.settings.encoder.digest):
+                    raise EncoderChanged("the collection was re-encoded meanwhile")
+                head.writer.ledger = ledger
+                try:
+                    written = await asyncio.get_running_loop().run_in_executor(self._write_thread, change, head.writer)
+                except Moved:
+                    await self.look()
+                    continue
+                await self.learn(replace(self.ledger, sequence=max(written.sequence, self.ledger.sequence)))
+                if self.keep_up is not None and self.follower is None:
+                    await self.keep_up()
+                return written
+        raise Overloaded("another retriever holds writes back", reason="CONTENTION", retry_after_seconds=1.0)
 
-    def _refresh(self) -> None:
-        """Makes searches see every write that has returned. For threads."""
-        head = read_head(self.store)
-        with self._writer.refreshing():
-            self.store.refresh()
-        if head.sequence > self._refreshed.sequence:  # Another thread's refresh may have overtaken this one.
-            self._refreshed = head
+    async def _release_abandoned(self) -> None:
+        """Waits; lets writes go on that a retriever held back which is no more."""
+        await asyncio.sleep(_HELD_SECONDS)
+        if not self.ledger.is_leased("generations"):
+            await asyncio.to_thread(self.server.thaw, self.settings.name, self.head.number)
+            await self.change(lambda ledger: replace(ledger, is_held=ledger.is_leased("generations")))
+
+    def _open(self, ledger: Ledger, number: int) -> RemoteGeneration:
+        store = self.server.open(ledger.settings_of(number), number)
+        return RemoteGeneration(number, store, self.abilities, ledger)
 
 
 def _filter_of(condition: Condition) -> Filter:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 from retriever_service.batch import Batch, Patch, Written
@@ -21,6 +21,7 @@ from retriever_service.filters import Condition
 from retriever_service.generation import Applied
 from retriever_service.live_collection import LiveCollection
 from retriever_service.search import Found, Plan, SearchQuery
+from retriever_service.users import Users
 from serving.deadline import Deadline
 from serving.errors import Unimplemented
 
@@ -64,6 +65,11 @@ class OpenGeneration(Protocol):
     """What is searched and read. `Reader` stands for `store.Reader` or what reads as it does."""
 
     @property
+    def users(self) -> Users:
+        """Who works on it now."""
+        ...
+
+    @property
     def settings(self) -> CollectionSettings:
         """The collection's."""
         ...
@@ -94,6 +100,10 @@ class OpenGeneration(Protocol):
 
     async def read(self, threads: Executor | None, reading: Callable[[Any], T]) -> T:
         """Reads one state in a thread."""
+        ...
+
+    def scanning(self) -> AbstractContextManager[Any]:
+        """A reader of one state for a long read, in any thread."""
         ...
 
     async def wait_for(self, sequence: int, deadline: Deadline) -> None:
@@ -132,6 +142,11 @@ class Served(Protocol):
 
 class OpenCollection(Protocol):
     """One open collection."""
+
+    @property
+    def users(self) -> Users:
+        """Who uses it now."""
+        ...
 
     @property
     def settings(self) -> CollectionSettings:

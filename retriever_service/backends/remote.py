@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from retriever_service.collection import CollectionSettings, Passage, Rows, Scores, Vectors
 from retriever_service.filters import Filter
-from serving.errors import Unimplemented
+from serving.errors import RagError, Unimplemented
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +75,19 @@ class Record:
 
 
 class RecordKind(enum.StrEnum):
-    """What records there are: one head per collection, and one record per source."""
+    """What records there are: a collection's ledger and its log of changes, and a generation's sources."""
 
-    HEAD = "head"
+    LEDGER = "head"
+    CHANGE = "change"
     SOURCE = "source"
+
+    def of(self, number: int) -> str:
+        """What the engine calls the kind in a generation: sources are a generation's own, the rest is shared."""
+        return f"{self}.{number}" if self is RecordKind.SOURCE and number > 1 else str(self)
+
+
+class Moved(RagError):
+    """The generation takes no writes any more, or another follows it since: look again. Never reaches a caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +100,7 @@ class Abilities:
         tf_idf: Whether that can score by TF-IDF, too.
         is_exact: Whether its dense stage misses nothing.
         has_one_writer: Whether two retrievers must not write to one collection.
+        clones: Whether it copies a generation by itself.
     """
 
     kind: str
@@ -97,21 +108,30 @@ class Abilities:
     tf_idf: bool = True
     is_exact: bool = False
     has_one_writer: bool = False
+    clones: bool = False
 
 
 class RemoteStore(Protocol):
-    """One collection in an engine.
+    """One generation of a collection in an engine, and the collection's ledger and log.
 
     Reads by id and of records see every write that has returned. The others, all of which search, see the writes
     before the last `refresh`, and perhaps later ones.
     """
 
     def put(self, documents: Sequence[Document]) -> None:
-        """Writes documents, each replacing one of the same id; durable when it returns."""
+        """Writes documents, each replacing one of the same id; durable when it returns.
+
+        Raises:
+            Moved: When the generation is frozen.
+        """
         ...
 
     def remove(self, ids: Sequence[str]) -> None:
-        """Removes documents; absent ones are no error."""
+        """Removes documents; absent ones are no error.
+
+        Raises:
+            Moved: When the generation is frozen.
+        """
         ...
 
     def refresh(self) -> None:
@@ -138,6 +158,10 @@ class RemoteStore(Protocol):
         """The next documents that match in id order (bytewise), without vectors."""
         ...
 
+    def scan(self, size: int, *, with_vectors: bool) -> Iterator[list[Document]]:
+        """Every document in id order, page by page: as of the first page, where the engine can hold a state."""
+        ...
+
     def count(self, matching: Filter | None) -> int:
         """How many match."""
         ...
@@ -158,20 +182,24 @@ class RemoteStore(Protocol):
         """Writes a record. False, and nothing is written, when its `version` is no longer the stored one."""
         ...
 
-    def put_sources(self, values: Mapping[str, Mapping[str, Any]]) -> None:
-        """Writes records of sources, whatever was there."""
+    def updating(self) -> AbstractContextManager[Any]:
+        """Held while a record is read, changed and written back; for engines whose `put_record` does not compare."""
         ...
 
-    def remove_sources(self, names: Sequence[str]) -> None:
-        """Removes records of sources."""
+    def put_records(self, kind: RecordKind, values: Mapping[str, Mapping[str, Any]]) -> None:
+        """Writes records by name, whatever was there."""
         ...
 
-    def source_page(self, prefix: str, after: str, size: int) -> list[tuple[str, Mapping[str, Any]]]:
-        """The next records of sources in name order whose name starts with `prefix`."""
+    def remove_records(self, kind: RecordKind, names: Sequence[str]) -> None:
+        """Removes records; absent ones are no error."""
         ...
 
-    def count_sources(self, prefix: str) -> int:
-        """How many records of sources have a name that starts with `prefix`."""
+    def record_page(self, kind: RecordKind, prefix: str, after: str, size: int) -> list[tuple[str, Mapping[str, Any]]]:
+        """The next records in name order whose name starts with `prefix`."""
+        ...
+
+    def count_records(self, kind: RecordKind, prefix: str) -> int:
+        """How many records have a name that starts with `prefix`."""
         ...
 
 
@@ -195,20 +223,48 @@ class RemoteServer(Protocol):
         """The collections there are, in order."""
         ...
 
-    def create(self, settings: CollectionSettings, head: Mapping[str, Any]) -> None:
-        """Makes an empty collection where there is none; complete when its head is written, which comes last."""
+    def create(self, settings: CollectionSettings, ledger: Mapping[str, Any]) -> None:
+        """Makes an empty collection where there is none; complete when its ledger is written, which comes last."""
         ...
 
-    def open(self, settings: CollectionSettings) -> RemoteStore:
-        """An existing collection."""
+    def open(self, settings: CollectionSettings, number: int) -> RemoteStore:
+        """A generation of an existing collection; the settings are the generation's."""
         ...
 
-    def head(self, name: str) -> Mapping[str, Any] | None:
-        """The head of a collection; None where there is none."""
+    def ledger(self, name: str) -> Mapping[str, Any] | None:
+        """The ledger of a collection; None where there is none."""
         ...
 
     def drop(self, name: str) -> None:
-        """Removes a collection, its head first."""
+        """Removes a collection with every generation, its ledger first."""
+        ...
+
+    def make(self, settings: CollectionSettings, number: int) -> None:
+        """Makes a generation without documents; whatever has its number is removed first."""
+        ...
+
+    def clone(self, name: str, source: int, number: int) -> None:
+        """Makes a generation that holds what a frozen one does. Only where the engine `clones`.
+
+        Raises:
+            FailedPrecondition: When the engine cannot do it now; the message says why.
+        """
+        ...
+
+    def freeze(self, name: str, number: int) -> None:
+        """Returns when nobody can write to a generation; what had begun is done. Nothing where one writer rules."""
+        ...
+
+    def thaw(self, name: str, number: int) -> None:
+        """The inverse of `freeze`."""
+        ...
+
+    def point(self, name: str, number: int) -> None:
+        """Makes the collection's alias name this generation instead of another, in one step."""
+        ...
+
+    def remove(self, name: str, number: int) -> None:
+        """Removes a generation's documents; an absent one is no error."""
         ...
 
 

@@ -84,8 +84,10 @@ async def open_retriever(make_catalog, encoder):
     """Opens a retriever; again and again, if need be. Remote collections are dropped at the end."""
 
     @asynccontextmanager
-    async def open_(encoder=encoder):
-        encoding = Encoding(lambda _: encoder, encoder.info.identity.name, BatchPolicy(8, 1_000))
+    async def open_(encoder=encoder, others=()):
+        encoders = {one.info.identity.name: one for one in (encoder, *others)}
+        name = encoder.info.identity.name
+        encoding = Encoding(encoders.__getitem__, name, BatchPolicy(8, 1_000), others=list(encoders))
         retriever = Retriever(make_catalog(), encoding, retriever_metrics(), refresh_wait_seconds=10)
         await retriever.start()
         try:

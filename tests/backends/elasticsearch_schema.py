@@ -1,7 +1,8 @@
 """What Elasticsearch takes, as JSON schemas: the part of its published API that the backend uses, and nothing more.
 
-Written from Elastic's API specification (types Knn, DenseVectorProperty, QueryContainer, IndexSettings, bulk, mget,
-msearch) for 8.18 to 9.x. A request with a field that is not here fails, as a misspelt one would at a server.
+Written from Elastic's API specification (types Knn, DenseVectorProperty, QueryContainer, IndexSettings,
+PointInTimeReference; bulk, mget, msearch, update_aliases, clone, put_settings) for 8.18 to 9.x. A request with a field
+that is not here fails, as a misspelt one would at a server.
 """
 
 from typing import Any
@@ -65,6 +66,7 @@ SEARCH = closed(
     sort=listed(one_key({"enum": ["asc", "desc"]})),
     search_after=listed(SCALAR, minItems=1),
     track_total_hits=BOOLEAN,
+    pit=closed(("id",), id=STRING, keep_alive={"type": "string", "pattern": r"^\d+(d|h|m|s|ms|micros|nanos)$"}),
     _source=closed(includes=listed(STRING), excludes=listed(STRING)),
     aggs={"additionalProperties": closed(("terms",), terms=closed(("field", "size"), field=STRING, size=COUNT))},
 )
@@ -119,6 +121,25 @@ CREATE = closed(
     ),
     aliases={"additionalProperties": closed(is_write_index=BOOLEAN)},
 )
+ALIAS = {"index": STRING, "alias": STRING}
+ALIASES = closed(
+    ("actions",),
+    actions=listed(
+        {
+            "type": "object",
+            "minProperties": 1,
+            "maxProperties": 1,
+            "properties": {
+                "add": closed(("index", "alias"), **ALIAS, is_write_index=BOOLEAN),
+                "remove": closed(("index", "alias"), **ALIAS, must_exist=BOOLEAN),
+                "remove_index": closed(("index",), index=STRING, must_exist=BOOLEAN),
+            },
+            "additionalProperties": False,
+        },
+        minItems=1,
+    ),
+)
+CHANGED_SETTINGS = closed(**{"index.number_of_replicas": COUNT, "index.blocks.write": {"type": ["boolean", "null"]}})
 ACTION = closed(index=closed(("_id",), _id={"type": "string", "minLength": 1, "maxLength": 512})) | {
     "oneOf": [{"required": ["index"]}, {"required": ["delete"]}]
 }
@@ -133,6 +154,10 @@ SCHEMAS: dict[str, Schema] = {
         "count": closed(("query",), query=QUERY),
         "mget": closed(("ids",), ids=listed(STRING, minItems=1)),
         "action": ACTION,
+        "aliases": ALIASES,
+        "clone": closed(settings=CHANGED_SETTINGS, aliases={"additionalProperties": closed()}),
+        "settings": CHANGED_SETTINGS,
+        "close_pit": closed(("id",), id=STRING),
         "document": {"type": "object"},
     }.items()
 }

@@ -1,8 +1,7 @@
 """An HTTP server that answers as Elasticsearch does, for what the backend asks, and refuses what the schemas refuse.
 
-It is no Elasticsearch: it shows that requests have the published form and that the backend makes sense of replies of
-that form. A search sees what was written before the last _refresh, and nothing later, so that whoever forgets to
-refresh is found out.
+It is no Elasticsearch: it shows that requests have the published form and that the backend makes sense of such replies.
+A search sees what was written before the last _refresh, so that whoever forgets to refresh is found out.
 """
 
 import copy
@@ -29,6 +28,14 @@ class Refusal(Exception):
 class Index:
     def __init__(self, body):
         self.body, self.documents, self.searchable, self.sequence = body, {}, Searchable({}, body), 0
+        self.is_blocked, self.health = False, "green"
+
+    def clone(self):
+        """With what was written, refreshed or not."""
+        made = Index(self.body)
+        made.documents, made.sequence, made.is_blocked = copy.deepcopy(self.documents), self.sequence, True
+        made.refresh()
+        return made
 
     def write(self, id_, source):
         self.sequence += 1
@@ -52,6 +59,7 @@ class FakeElasticsearch:
 
     def __init__(self):
         self.indexes, self.aliases, self.requests = {}, {}, []
+        self.views = {}  # Points in time.
         self.bulk_refusals = 0  # Items answered with 429 next.
         self.failures = []  # (status) of the next requests.
         self.lock = threading.Lock()
@@ -115,12 +123,38 @@ class FakeElasticsearch:
                 return {"version": {"number": "9.5.0"}, "tagline": "You Know, for Search"}
             case ("PUT", name):
                 return self.create(name, bodies[0])
+            case ("DELETE", "_pit"):
+                VALIDATORS["close_pit"].validate(bodies[0])
+                return {"succeeded": self.views.pop(bodies[0]["id"], None) is not None, "num_freed": 1}
             case ("DELETE", name):
+                if "*" in name:
+                    raise Refusal(400, "illegal_argument_exception", "Wildcard expressions are not allowed")
                 self.indexes.pop(name, None)
                 self.aliases = {alias: index for alias, index in self.aliases.items() if index != name}
                 return {"acknowledged": True}
             case ("GET", pattern):
                 return {name: {} for name in fnmatch.filter(self.indexes, pattern)}
+            case ("POST", name, "_pit"):
+                view = f"view{len(self.requests)}"
+                self.views[view] = (self.index(name), self.index(name).searchable)  # A refresh makes a new one.
+                return {"id": view}
+            case ("POST", "_search"):
+                return self.search_view(bodies[0])
+            case ("GET", "_alias", alias):
+                return {self.aliases[alias]: {"aliases": {alias: {}}}}
+            case ("POST", "_aliases"):
+                return self.update_aliases(bodies[0])
+            case ("GET", "_cluster", "health", name):
+                return {"status": self.index(name).health, "timed_out": False}
+            case ("PUT", name, "_block", "write"):
+                self.index(name).is_blocked = True
+                return {"acknowledged": True, "shards_acknowledged": True}
+            case ("PUT", name, "_settings"):
+                VALIDATORS["settings"].validate(bodies[0])
+                self.change_settings(self.index(name), bodies[0])
+                return {"acknowledged": True}
+            case ("PUT", name, "_clone", target):
+                return self.clone(name, target, bodies[0])
             case ("POST", names, "_refresh"):
                 for name in names.split(","):
                     self.index(name).refresh()
@@ -141,7 +175,7 @@ class FakeElasticsearch:
             case ("PUT", name, "_doc", id_):
                 return self.put(self.index(name), id_, query, bodies[0])
             case ("POST", name, "_search"):
-                return self.search(self.index(name), bodies[0])
+                return self.search(self.index(name), self.index(name).searchable, bodies[0])
             case ("POST", name, "_count"):
                 VALIDATORS["count"].validate(bodies[0])
                 return {"count": self.index(name).searchable.count(bodies[0]["query"]), "_shards": {"failed": 0}}
@@ -163,6 +197,35 @@ class FakeElasticsearch:
         self.aliases |= dict.fromkeys(body.get("aliases", {}), name)
         return {"acknowledged": True}
 
+    def change_settings(self, index, settings):
+        index.is_blocked = bool(settings.get("index.blocks.write", index.is_blocked))
+
+    def clone(self, name, target, body):
+        VALIDATORS["clone"].validate(body)
+        if not self.index(name).is_blocked:
+            raise Refusal(400, "illegal_state_exception", f"index {name} must be read-only to resize index")
+        assert target not in self.indexes
+        self.indexes[target] = self.index(name).clone()
+        self.change_settings(self.indexes[target], body.get("settings", {}))
+        return {"acknowledged": True, "shards_acknowledged": True, "index": target}
+
+    def update_aliases(self, body):
+        VALIDATORS["aliases"].validate(body)
+        aliases = dict(self.aliases)
+        for action in body["actions"]:
+            ((kind, given),) = action.items()
+            concerned = fnmatch.filter(self.indexes, given["index"])
+            if kind == "add":
+                if len(concerned) != 1 or aliases.get(given["alias"], concerned[0]) != concerned[0]:
+                    raise Refusal(400, "illegal_argument_exception", "an alias of several indexes")
+                aliases[given["alias"]] = concerned[0]
+            elif aliases.get(given["alias"]) in concerned:
+                del aliases[given["alias"]]
+            else:
+                assert not given.get("must_exist", True)
+        self.aliases = aliases
+        return {"acknowledged": True}
+
     def bulk(self, index, lines):
         items = []
         for action in lines:
@@ -170,6 +233,11 @@ class FakeElasticsearch:
             ((kind, meta),) = action.items()
             source = next(lines) if kind == "index" else None
             status = 200
+            if index.is_blocked:
+                reason = "index [x] blocked by: [FORBIDDEN/8/index write (api)];"
+                error = {"type": "cluster_block_exception", "reason": reason}
+                items.append({kind: {"_id": meta["_id"], "status": 403, "error": error}})
+                continue
             if self.bulk_refusals > 0:
                 self.bulk_refusals -= 1
                 status = 429
@@ -201,12 +269,23 @@ class FakeElasticsearch:
         index.write(id_, source)
         return {"_id": id_, "result": "updated"}
 
-    def search(self, index, body):
+    def search_view(self, body):
+        """A search of a point in time: its sort has one more value."""
+        view = body["pit"]["id"]
+        if view not in self.views:
+            raise Refusal(404, "search_context_missing_exception", view)
+        found = self.search(*self.views[view], body)
+        for hit in found["hits"]["hits"]:
+            hit["sort"].append(0)
+        return found | {"pit_id": view}
+
+    def search(self, index, searchable, body):
         VALIDATORS["search"].validate(body)
-        found = index.searchable.search(body)
+        found = searchable.search(body)
         left_out = body.get("_source", {}).get("excludes", ())
         hits = [
             {"_id": id_, "_score": score, "_source": index.visible_source(source)}
+            | ({"sort": [source[field] for one in body["sort"] for field in one]} if "sort" in body else {})
             for id_, score, source in found["hits"]
         ]
         for hit in hits:
@@ -217,5 +296,5 @@ class FakeElasticsearch:
         responses = []
         for header, body in zip(lines[::2], lines[1::2], strict=True):
             VALIDATORS["header"].validate(header)
-            responses.append(self.search(index, body) | {"status": 200})
+            responses.append(self.search(index, index.searchable, body) | {"status": 200})
         return {"took": 1, "responses": responses}

@@ -91,14 +91,6 @@ async def test_two_retrievers_see_each_others_writes(open_retriever, make_catalo
 
 async def test_what_a_backend_lacks_it_says_with_its_name(retriever, backend):
     await retriever.library.create(REQUEST)
-    if backend == "local":
-        assert len(await retriever.maintenance.list_snapshots("my-col_1")) == 1
-        return
-    with pytest.raises(Unimplemented, match="has no snapshots"):
-        await retriever.maintenance.create_snapshot("my-col_1", "label")
-    with pytest.raises(Unimplemented, match="has no re-encoding"):
-        async for _ in retriever.maintenance.reencode("my-col_1", "other", activates=True):
-            pass
     if backend.startswith("milvus"):
         with pytest.raises(Unimplemented, match="range on the string field 'kind'"):
             await top(retriever, "paris", filter=Range("kind", (("less_than", "z"),)))

@@ -10,6 +10,7 @@ from typing import Any
 import elastic_transport
 import elasticsearch
 
+from retriever_service.backends.remote import Moved
 from serving.errors import (
     FailedPrecondition,
     InvalidRequest,
@@ -25,6 +26,7 @@ _RETRY_SECONDS = 1.0
 _BACK_OFF_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6)
 _TOO_MANY_REQUESTS, _NOT_FOUND = 429, 404
 _BEHIND_IS_GONE = (502, 503, 504)
+_FROZEN = "index write (api)"  # Of the server's name for the block that `freeze` sets.
 
 
 @contextmanager
@@ -71,6 +73,7 @@ def send_bulk(
         sleep: Waits.
 
     Raises:
+        Moved: When the index is frozen.
         Overloaded: When there is no room for some of them at the end.
         RagError: When one of them fails otherwise; others of the same request may have been made.
     """
@@ -84,6 +87,8 @@ def send_bulk(
                 refused.append(operation)
             elif status >= 400 and not (action == "delete" and status == _NOT_FOUND):
                 reason = outcome.get("error", {}).get("reason", "no reason given")
+                if _FROZEN in reason:
+                    raise Moved(f"Elasticsearch: {reason}")
                 raise error_of(status, f"{action} of {outcome.get('_id')!r}: {reason}")
         if not refused:
             return

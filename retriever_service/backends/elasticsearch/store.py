@@ -1,9 +1,10 @@
-"""One collection in Elasticsearch: an index of documents behind an alias, and an index of records."""
+"""One generation in Elasticsearch: an index of documents, and its part of the collection's index of records."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any
 
@@ -19,17 +20,18 @@ from retriever_service.filters import Filter
 
 _OPERATIONS_PER_BULK = 256
 _VALUES_PER_QUERY = 1_000
-_HEAD_ID = "head"
+_SCAN_KEEP_ALIVE = "10m"  # Between two pages, whoever reads them.
 _EVERYTHING: Body = {"match_all": {}}
 
 
 class ElasticsearchStore:
-    """One collection. Any thread."""
+    """One generation. Any thread."""
 
     def __init__(
         self,
         client: elasticsearch.Elasticsearch,
         settings: CollectionSettings,
+        number: int,
         documents: str,
         records: str,
         *,
@@ -39,12 +41,13 @@ class ElasticsearchStore:
 
         Args:
             client: To the server.
-            settings: The collection's.
-            documents: Index or alias of the documents.
-            records: Index of the records.
+            settings: The generation's.
+            number: The generation's.
+            documents: Index of its documents.
+            records: Index of the collection's records.
             is_quantised: Whether the documents' vectors are searched in less than float32.
         """
-        self._client, self._settings = client, settings
+        self._client, self._settings, self._number = client, settings, number
         self._documents, self._records, self._is_quantised = documents, records, is_quantised
         is_bm25 = settings.lexical_scoring is LexicalScoring.BM25
         self._lexical_scale = BM25_SCALE if is_bm25 else 1.0
@@ -98,6 +101,25 @@ class ElasticsearchStore:
         }
         return [document_from(hit["_source"]) for hit in self._hits(self._documents, _after(body, after))]
 
+    def scan(self, size: int, *, with_vectors: bool) -> Iterator[list[Document]]:
+        """Every document in id order, page by page, as of the first: a point in time."""
+        with mapped():
+            view: str = self._client.open_point_in_time(index=self._documents, keep_alive=_SCAN_KEEP_ALIVE)["id"]
+        body: Body = {"query": _EVERYTHING, "sort": [{"id": "asc"}], "size": size}
+        if not with_vectors:
+            body["source"] = {"excludes": ["exact"]}
+        try:
+            while True:
+                reply = self._search(None, body | {"pit": {"id": view, "keep_alive": _SCAN_KEEP_ALIVE}})
+                view, hits = reply["pit_id"], reply["hits"]["hits"]
+                if not hits:
+                    return
+                yield [document_from(hit["_source"]) for hit in hits]
+                body["search_after"] = hits[-1]["sort"]
+        finally:
+            with mapped():
+                self._client.close_point_in_time(id=view)
+
     def count(self, matching: Filter | None) -> int:
         """How many match."""
         return self._count(self._documents, self._query(matching))
@@ -131,7 +153,7 @@ class ElasticsearchStore:
         """One record, as last written, refreshed or not."""
         with mapped():
             try:
-                reply = self._client.get(index=self._records, id=_record_id(kind, name))
+                reply = self._client.get(index=self._records, id=self._record_id(kind, name))
             except elasticsearch.NotFoundError as error:
                 if "index_not_found" in str(error):
                     raise
@@ -145,36 +167,52 @@ class ElasticsearchStore:
             condition = {"if_seq_no": record.version[0], "if_primary_term": record.version[1]}
         with mapped():
             try:
-                value = {"kind": kind, "name": name, "value": record.value}
-                self._client.index(index=self._records, id=_record_id(kind, name), document=value, **condition)
+                value = self._record(kind, name, record.value)
+                self._client.index(index=self._records, id=self._record_id(kind, name), document=value, **condition)
             except elasticsearch.ConflictError:
                 return False
         return True
 
-    def put_sources(self, values: Mapping[str, Mapping[str, Any]]) -> None:
-        """Writes records of sources, whatever was there."""
-        kind = RecordKind.SOURCE
+    def updating(self) -> AbstractContextManager[Any]:
+        """Nothing: `put_record` compares."""
+        return nullcontext()
+
+    def put_records(self, kind: RecordKind, values: Mapping[str, Mapping[str, Any]]) -> None:
+        """Writes records by name, whatever was there."""
         self._bulk(
             self._records,
             (
-                [{"index": {"_id": _record_id(kind, name)}}, {"kind": kind, "name": name, "value": value}]
+                [{"index": {"_id": self._record_id(kind, name)}}, self._record(kind, name, value)]
                 for name, value in values.items()
             ),
         )
 
-    def remove_sources(self, names: Sequence[str]) -> None:
-        """Removes records of sources."""
-        self._bulk(self._records, ([{"delete": {"_id": _record_id(RecordKind.SOURCE, name)}}] for name in names))
+    def remove_records(self, kind: RecordKind, names: Sequence[str]) -> None:
+        """Removes records; absent ones are no error."""
+        self._bulk(self._records, ([{"delete": {"_id": self._record_id(kind, name)}}] for name in names))
 
-    def source_page(self, prefix: str, after: str, size: int) -> list[tuple[str, Mapping[str, Any]]]:
-        """The next records of sources in name order whose name starts with `prefix`."""
-        body: Body = {"query": _sources(prefix), "sort": [{"name": "asc"}], "size": size}
+    def record_page(self, kind: RecordKind, prefix: str, after: str, size: int) -> list[tuple[str, Mapping[str, Any]]]:
+        """The next records in name order whose name starts with `prefix`."""
+        body: Body = {"query": self._named(kind, prefix), "sort": [{"name": "asc"}], "size": size}
         hits = self._hits(self._records, _after(body, after))
         return [(hit["_source"]["name"], hit["_source"]["value"]) for hit in hits]
 
-    def count_sources(self, prefix: str) -> int:
-        """How many records of sources have a name that starts with `prefix`."""
-        return self._count(self._records, _sources(prefix))
+    def count_records(self, kind: RecordKind, prefix: str) -> int:
+        """How many records have a name that starts with `prefix`."""
+        return self._count(self._records, self._named(kind, prefix))
+
+    def _record(self, kind: RecordKind, name: str, value: Mapping[str, Any]) -> dict[str, Any]:
+        return {"kind": kind.of(self._number), "name": name, "value": value}
+
+    def _record_id(self, kind: RecordKind, name: str) -> str:
+        """Within the server's limit of 512 bytes, whatever the name."""
+        if kind is RecordKind.LEDGER:
+            return str(kind)
+        return f"{kind.of(self._number)}-{hashlib.sha256(name.encode()).hexdigest()}"
+
+    def _named(self, kind: RecordKind, prefix: str) -> Body:
+        named = [{"prefix": {"name": {"value": prefix}}}] if prefix else []
+        return {"bool": {"filter": [{"term": {"kind": {"value": kind.of(self._number)}}}, *named]}}
 
     def _query(self, matching: Filter | None) -> Body:
         return _EVERYTHING if matching is None else compile_filter(matching, self._settings.filterable_fields)
@@ -190,7 +228,7 @@ class ElasticsearchStore:
         hits: Sequence[Mapping[str, Any]] = self._search(index, body)["hits"]["hits"]
         return hits
 
-    def _search(self, index: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _search(self, index: str | None, body: Mapping[str, Any]) -> Mapping[str, Any]:
         with mapped():
             return _complete(self._client.search(index=index, track_total_hits=False, **body).body)
 
@@ -233,13 +271,3 @@ def _complete(reply: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _after(body: Body, after: str) -> Body:
     return body | ({"search_after": [after]} if after else {})
-
-
-def _sources(prefix: str) -> Body:
-    named = [{"prefix": {"name": {"value": prefix}}}] if prefix else []
-    return {"bool": {"filter": [{"term": {"kind": {"value": RecordKind.SOURCE}}}, *named]}}
-
-
-def _record_id(kind: RecordKind, name: str) -> str:
-    """Within the server's limit of 512 bytes, whatever the name."""
-    return _HEAD_ID if kind is RecordKind.HEAD else f"source-{hashlib.sha256(name.encode()).hexdigest()}"

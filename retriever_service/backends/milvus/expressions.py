@@ -16,7 +16,7 @@ from retriever_service.backends.remote import refuse
 from retriever_service.collection import FieldType
 from retriever_service.filters import AllOf, AnyOf, Equals, Filter, In, Not, Range, Scalar
 
-NOTHING = "row < 0"
+NOTHING, EVERYTHING = "row < 0", "row >= 0"
 _BOUNDS = {"greater_than": ">", "greater_or_equal": ">=", "less_than": "<", "less_or_equal": "<="}
 
 

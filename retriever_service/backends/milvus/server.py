@@ -1,12 +1,13 @@
 """A Milvus server, or milvus-lite in this process, and the collections in it.
 
-A collection NAME is two Milvus collections, PREFIX_g1_NAME behind the alias PREFIX_a_NAME and PREFIX_r_NAME for its
-records, whose record "head" makes the collection exist.
+A collection NAME is a Milvus collection PREFIX_gN_NAME for each generation N, the alias PREFIX_a_NAME, which names the
+one that is served, and PREFIX_r_NAME for its records, whose record "head", the ledger, makes the collection exist.
 """
 
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from retriever_service.backends.milvus.schema import (
     records_schema,
 )
 from retriever_service.backends.milvus.store import MilvusStore
-from retriever_service.backends.remote import Abilities, Record, RecordKind
+from retriever_service.backends.remote import Abilities, Record, RecordKind, refuse
 from retriever_service.collection import CollectionSettings
 from serving.errors import FailedPrecondition
 
@@ -60,6 +61,7 @@ class MilvusServer:
         self._options = options
         self._connection: pymilvus.MilvusClient | None = None
         self._has_lexical = self._is_lite = False
+        self._locks: dict[str, threading.Lock] = {}
 
     def connect(self) -> Abilities:
         """Reaches the server and probes what it can do.
@@ -101,54 +103,84 @@ class MilvusServer:
         with mapped():
             found = self._client.list_collections()
         names = sorted(_unescaped(name.removeprefix(prefix)) for name in found if name.startswith(prefix))
-        return [name for name in names if self.head(name) is not None]
+        return [name for name in names if self.ledger(name) is not None]
 
-    def create(self, settings: CollectionSettings, head: Mapping[str, Any]) -> None:
-        """Makes an empty collection where there is none; complete when its head is written, which comes last."""
-        name, has_lexical = settings.name, self._has_lexical
+    def create(self, settings: CollectionSettings, ledger: Mapping[str, Any]) -> None:
+        """Makes an empty collection where there is none; complete when its ledger is written, which comes last."""
+        name = settings.name
         self.drop(name)  # What an interrupted `create` has left.
-        documents = documents_schema(settings, has_lexical=has_lexical)
-        indexes = documents_indexes(self._options.index_type, has_lexical=has_lexical)
+        self.make(settings, 1)
         with mapped():
-            for collection, schema, index in (
-                (self._generation(name), documents, indexes),
-                (self._records(name), records_schema(), records_indexes()),
-            ):
-                self._client.create_collection(collection, schema=schema)
-                self._client.create_index(collection, index, sync=False)  # Of nothing: there is nothing to wait for.
-            self._client.create_alias(self._generation(name), self._alias(name))
-        self.open(settings).put_record(RecordKind.HEAD, "", Record(head))
+            self._client.create_alias(self._generation(name, 1), self._alias(name))
+            self._client.create_collection(self._records(name), schema=records_schema())
+            self._client.create_index(self._records(name), records_indexes(), sync=False)
+        self.open(settings, 1).put_record(RecordKind.LEDGER, "", Record(ledger))
 
-    def open(self, settings: CollectionSettings) -> MilvusStore:
-        """An existing collection."""
-        documents, records = self._alias(settings.name), self._records(settings.name)
+    def open(self, settings: CollectionSettings, number: int) -> MilvusStore:
+        """A generation of an existing collection, loaded into the server's memory; it stays there until removed."""
+        documents, records = self._generation(settings.name, number), self._records(settings.name)
         with mapped():
-            for collection in (self._generation(settings.name), records):
+            for collection in (documents, records):
                 self._client.load_collection(collection)
-        timeout = self._options.timeout_seconds
-        return MilvusStore(self._client, settings, documents, records, timeout, is_lite=self._is_lite)
+        lock, timeout = self._locks.setdefault(settings.name, threading.Lock()), self._options.timeout_seconds
+        return MilvusStore(self._client, settings, number, documents, records, timeout, lock, is_lite=self._is_lite)
 
-    def head(self, name: str) -> Mapping[str, Any] | None:
-        """The head of a collection; None where there is none."""
+    def ledger(self, name: str) -> Mapping[str, Any] | None:
+        """The ledger of a collection; None where there is none."""
         with mapped():
             if not self._client.has_collection(self._records(name)):
                 return None
             self._client.load_collection(self._records(name))
             found = self._client.query(
-                self._records(name), filter='key == "head"', output_fields=["value"], consistency_level="Strong"
+                self._records(name),
+                filter=f'key == "{RecordKind.LEDGER}"',
+                output_fields=["value"],
+                consistency_level="Strong",
             )
         value: Mapping[str, Any] | None = found[0]["value"] if found else None
         return value
 
     def drop(self, name: str) -> None:
-        """Removes a collection, its head first."""
+        """Removes a collection with every generation, its ledger first."""
+        generation = re.compile(rf"{self._options.prefix}_g\d+_{_escaped(name)}")
         with mapped():
             if self._client.has_collection(self._records(name)):
                 self._client.drop_collection(self._records(name))
-            if self._client.has_collection(self._generation(name)):
-                if self._alias(name) in self._client.list_aliases(self._generation(name))["aliases"]:
+            for collection in filter(generation.fullmatch, self._client.list_collections()):
+                if self._alias(name) in self._client.list_aliases(collection)["aliases"]:
                     self._client.drop_alias(self._alias(name))
-                self._client.drop_collection(self._generation(name))
+                self._client.drop_collection(collection)
+
+    def make(self, settings: CollectionSettings, number: int) -> None:
+        """Makes a generation without documents."""
+        collection, has_lexical = self._generation(settings.name, number), self._has_lexical
+        schema = documents_schema(settings, has_lexical=has_lexical)
+        indexes = documents_indexes(self._options.index_type, has_lexical=has_lexical)
+        self.remove(settings.name, number)
+        with mapped():
+            self._client.create_collection(collection, schema=schema)
+            self._client.create_index(collection, indexes, sync=False)  # Of nothing: there is nothing to wait for.
+
+    def clone(self, name: str, source: int, number: int) -> None:
+        """Not in Milvus: documents are copied page by page, through this process."""
+        raise refuse(_KIND, "copy of a collection within the server", "copy its documents")
+
+    def freeze(self, name: str, number: int) -> None:
+        """Nothing: one retriever writes to a collection in Milvus, and it waits."""
+
+    def thaw(self, name: str, number: int) -> None:
+        """Nothing, as `freeze`."""
+
+    def point(self, name: str, number: int) -> None:
+        """Makes the collection's alias name this generation instead of another, in one step."""
+        with mapped():
+            self._client.alter_alias(self._generation(name, number), self._alias(name))
+
+    def remove(self, name: str, number: int) -> None:
+        """Removes a generation's documents; an absent one is no error."""
+        with mapped():
+            if self._client.has_collection(self._generation(name, number)):
+                self._client.drop_collection(self._generation(name, number))
 
     @property
     def _client(self) -> pymilvus.MilvusClient:
@@ -158,8 +190,8 @@ class MilvusServer:
     def _alias(self, name: str) -> str:
         return f"{self._options.prefix}_a_{_escaped(name)}"
 
-    def _generation(self, name: str) -> str:
-        return f"{self._options.prefix}_g1_{_escaped(name)}"
+    def _generation(self, name: str, number: int) -> str:
+        return f"{self._options.prefix}_g{number}_{_escaped(name)}"
 
     def _records(self, name: str) -> str:
         return f"{self._options.prefix}_r_{_escaped(name)}"

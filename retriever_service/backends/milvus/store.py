@@ -1,16 +1,18 @@
-"""One collection in Milvus: a Milvus collection of documents, and one of records."""
+"""One generation in Milvus: a Milvus collection of documents, and its part of the one of records."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import pymilvus
 
 from retriever_service.backends.milvus.errors import mapped
-from retriever_service.backends.milvus.expressions import NOTHING, any_of, compile_filter, literal
+from retriever_service.backends.milvus.expressions import EVERYTHING, NOTHING, any_of, compile_filter, literal
 from retriever_service.backends.milvus.schema import DOCUMENT_FIELDS, document_from, document_to
 from retriever_service.backends.remote import Document, Record, RecordKind, StageHits, StageQuery
 from retriever_service.collection import CollectionSettings
@@ -23,12 +25,11 @@ _MAX_RESULTS = 16_384  # Milvus's limit for one query.
 # BOUNDED searches may miss what is younger; the server's `common.gracefulTime`, with a margin.
 _BOUNDED_SECONDS = 6.0
 _STRONG, _BOUNDED = "Strong", "Bounded"
-_HEAD, _SOURCE = "head", "source:"
 _HIGHEST = "\U0010ffff"
 
 
 class MilvusStore:
-    """One collection. Any thread.
+    """One generation. Any thread.
 
     What must be seen is asked for with consistency STRONG, which waits for it: reads by id always, searches for as long
     after a refresh as BOUNDED ones, which wait for nothing, could miss what was written before it.
@@ -38,9 +39,11 @@ class MilvusStore:
         self,
         client: pymilvus.MilvusClient,
         settings: CollectionSettings,
+        number: int,
         documents: str,
         records: str,
         timeout: float,
+        lock: threading.Lock,
         *,
         is_lite: bool,
     ) -> None:
@@ -48,15 +51,17 @@ class MilvusStore:
 
         Args:
             client: To the server.
-            settings: The collection's.
-            documents: Name or alias of the documents' collection.
+            settings: The generation's.
+            number: The generation's.
+            documents: Name of the documents' collection.
             records: Name of the records' collection.
             timeout: Of one call, in seconds.
+            lock: The collection's, held while a record is read, changed and written back.
             is_lite: Whether it is milvus-lite, which limits a query in no order: pages are cut here, from all that
                 it returns.
         """
-        self._client, self._settings, self._timeout = client, settings, timeout
-        self._documents, self._records = documents, records
+        self._client, self._settings, self._number, self._timeout = client, settings, number, timeout
+        self._documents, self._records, self._lock = documents, records, lock
         self._refreshed_at = time.monotonic()
         self._is_lite = is_lite
 
@@ -101,6 +106,28 @@ class MilvusStore:
         found = self._query(self._documents, expression, DOCUMENT_FIELDS, limit=self._limit(size))
         return sorted(map(document_from, found), key=lambda one: one.passage.id.encode())[:size]
 
+    def scan(self, size: int, *, with_vectors: bool) -> Iterator[list[Document]]:
+        """Every document in id order, page by page, as of the first where the server says when that was."""
+        fields = [*DOCUMENT_FIELDS, "vector"] if with_vectors else DOCUMENT_FIELDS
+        with mapped():
+            iterator = self._client.query_iterator(
+                self._documents,
+                batch_size=size,
+                filter=EVERYTHING,
+                output_fields=fields,
+                consistency_level=_STRONG,
+                timeout=self._timeout,
+            )
+        try:
+            while True:
+                with mapped():
+                    found = iterator.next()
+                if not found:
+                    return
+                yield [document_from(one) for one in found]
+        finally:
+            iterator.close()
+
     def count(self, matching: Filter | None) -> int:
         """How many match."""
         return self._count(self._documents, "" if matching is None else self._expression(matching))
@@ -126,35 +153,49 @@ class MilvusStore:
 
     def record(self, kind: RecordKind, name: str) -> Record | None:
         """One record."""
-        found = self._query(self._records, f"key == {literal(_key(kind, name))}", ["value"], limit=1)
+        found = self._query(self._records, f"key == {literal(self._key(kind, name))}", ["value"], limit=1)
         return Record(found[0]["value"]) if found else None
 
     def put_record(self, kind: RecordKind, name: str, record: Record) -> bool:
         """Writes a record, whatever was there: Milvus cannot compare first."""
-        self._upsert(self._records, [_record(_key(kind, name), record.value)])
+        self.put_records(kind, {name: record.value})
         return True
 
-    def put_sources(self, values: Mapping[str, Mapping[str, Any]]) -> None:
-        """Writes records of sources, whatever was there."""
-        records = [_record(_key(RecordKind.SOURCE, name), value) for name, value in values.items()]
+    def updating(self) -> AbstractContextManager[Any]:
+        """Keeps this process's other threads away; other processes do not write."""
+        return self._lock
+
+    def put_records(self, kind: RecordKind, values: Mapping[str, Mapping[str, Any]]) -> None:
+        """Writes records by name, whatever was there."""
+        records = [
+            {"key": self._key(kind, name), "value": dict(value), "unused": [0.0, 1.0]} for name, value in values.items()
+        ]
         for some in _chunks(records, _VALUES_PER_CALL):
             self._upsert(self._records, some)
 
-    def remove_sources(self, names: Sequence[str]) -> None:
-        """Removes records of sources."""
+    def remove_records(self, kind: RecordKind, names: Sequence[str]) -> None:
+        """Removes records; absent ones are no error."""
         for some in _chunks(names, _VALUES_PER_CALL):
-            self._delete(self._records, any_of("key", [_key(RecordKind.SOURCE, name) for name in some]))
+            self._delete(self._records, any_of("key", [self._key(kind, name) for name in some]))
 
-    def source_page(self, prefix: str, after: str, size: int) -> list[tuple[str, Mapping[str, Any]]]:
-        """The next records of sources in name order whose name starts with `prefix`."""
-        expression = f"{_starting(prefix)} and key > {literal(_SOURCE + after)}"
+    def record_page(self, kind: RecordKind, prefix: str, after: str, size: int) -> list[tuple[str, Mapping[str, Any]]]:
+        """The next records in name order whose name starts with `prefix`."""
+        expression = f"{self._starting(kind, prefix)} and key > {literal(self._key(kind, after))}"
         found = self._query(self._records, expression, ["key", "value"], limit=self._limit(size))
-        pairs = [(one["key"].removeprefix(_SOURCE), one["value"]) for one in found]
+        start = self._key(kind, "")
+        pairs = [(one["key"].removeprefix(start), one["value"]) for one in found]
         return sorted(pairs, key=lambda pair: pair[0].encode())[:size]
 
-    def count_sources(self, prefix: str) -> int:
-        """How many records of sources have a name that starts with `prefix`."""
-        return self._count(self._records, _starting(prefix))
+    def count_records(self, kind: RecordKind, prefix: str) -> int:
+        """How many records have a name that starts with `prefix`."""
+        return self._count(self._records, self._starting(kind, prefix))
+
+    def _key(self, kind: RecordKind, name: str) -> str:
+        return str(kind) if kind is RecordKind.LEDGER else f"{kind.of(self._number)}:{name}"
+
+    def _starting(self, kind: RecordKind, prefix: str) -> str:
+        start = self._key(kind, prefix)
+        return f"key >= {literal(start)} and key < {literal(start + _HIGHEST)}"
 
     def _limit(self, size: int) -> int:
         return _MAX_RESULTS if self._is_lite else size
@@ -233,16 +274,3 @@ def _stage_hits(reply: Sequence[Mapping[str, Any]], *, is_dense: bool) -> StageH
 
 def _chunks(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     return (values[start : start + size] for start in range(0, len(values), size))
-
-
-def _key(kind: RecordKind, name: str) -> str:
-    return _HEAD if kind is RecordKind.HEAD else _SOURCE + name
-
-
-def _record(key: str, value: Mapping[str, Any]) -> dict[str, Any]:
-    return {"key": key, "value": dict(value), "unused": [0.0, 1.0]}
-
-
-def _starting(prefix: str) -> str:
-    start = _SOURCE + prefix
-    return f"key >= {literal(start)} and key < {literal(start + _HIGHEST)}"
