@@ -1,0 +1,1 @@
+"""Distillation: a smaller generator or encoder that answers like its teacher."""

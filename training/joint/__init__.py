@@ -1,0 +1,1 @@
+"""Joint training: the generator and the question encoder learn together from p(answer | question)."""
