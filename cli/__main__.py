@@ -13,6 +13,7 @@ _COMMANDS = {
     "up": ("cli.up", "start the three services; Ctrl-C stops them"),
     "ingest": ("cli.ingest", "put files and directories into a collection"),
     "ask": ("cli.ask", "ask a question and see the answer with its cited passages"),
+    "chat": ("cli.chat", "ask one question after the other, each understood with those before it"),
     "search": ("cli.search", "find passages"),
     "status": ("cli.status", "show the services: health, models, indexes, limits"),
     "collections": ("cli.collection", "list, create, describe, configure or drop collections"),
@@ -31,6 +32,7 @@ _COMMANDS = {
     "evaluate report": ("cli.evaluate_report", "report on the results of `rag evaluate` once more"),
     "tune": ("cli.tune", "fit a collection's fusion and temperature to questions with known answers"),
     "train": ("cli.train", "train a model"),
+    "distill": ("cli.distill", "make a smaller, faster model that answers like its teacher"),
     "demo": ("cli.demo", "start, ingest the sample knowledge base, ask five questions, stop"),
 }
 

@@ -11,9 +11,11 @@ from cli.errors import CommandFailed
 from cli.reporting import add_report_arguments, check_report_arguments, report_on, told_in_one_line
 from cli.running import running_services
 from cli.session import connected, gateway_address
+from cli.tasks import add_dialogue_arguments, with_dialogue_options
 from evaluation.datasets import check_tags, read_questions
 from evaluation.results import Run
 from evaluation.run import EvaluationSettings, evaluate
+from rag_client import AnswerOptions, Task
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", metavar="NAME_OR_PATH", help="generator, with --up (default: the one shipped)")
     add_decoding_arguments(parser)
     add_retrieval_arguments(parser)
+    tasks = parser.add_argument_group("tasks", "what the answers are for (docs/tasks.md)")
+    tasks.add_argument(
+        "--task",
+        choices=[task.value.replace("_", "-") for task in Task],
+        help="(default: question-answering; for questions with a history, dialogue)",
+    )
+    tasks.add_argument(
+        "--label", action="append", metavar="TEXT", help="fact-verification: repeat it (default: the generator's)"
+    )
+    add_dialogue_arguments(tasks)
     parser.epilog = "`rag evaluate compare FIRST SECOND` compares two runs; `rag evaluate report FILE` reports again."
 
 
@@ -55,7 +67,7 @@ def _ask(arguments: argparse.Namespace) -> Run:
         questions=arguments.questions,
         results=arguments.results or Path("rag-results", f"{name}.jsonl"),
         target=gateway_address(arguments),
-        options=answer_options(arguments),
+        options=_options(arguments),
         depth=arguments.depth,
         concurrency=arguments.concurrency,
         limit=arguments.limit,
@@ -66,6 +78,15 @@ def _ask(arguments: argparse.Namespace) -> Run:
             return evaluate(settings, Console(stderr=True))
         except KeyboardInterrupt as interrupt:
             raise CommandFailed(f"interrupted: the same command goes on from {settings.results}") from interrupt
+
+
+def _options(arguments: argparse.Namespace) -> AnswerOptions:
+    options = with_dialogue_options(answer_options(arguments), arguments)
+    if arguments.task is not None:
+        options["task"] = arguments.task.replace("-", "_")
+    if arguments.label is not None:
+        options["labels"] = arguments.label
+    return options
 
 
 def _count(text: str) -> int:

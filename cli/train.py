@@ -3,7 +3,12 @@
 import argparse
 from importlib import import_module
 
-_PROGRAMS = {"generator": "training.generator.__main__"}
+_PROGRAMS = {
+    "generator": "training.generator.__main__",
+    "joint": "training.joint.__main__",
+    "retriever": "training.retriever.__main__",
+    "tasks": "training.tasks.__main__",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

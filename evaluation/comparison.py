@@ -105,7 +105,7 @@ def _pairs(before: Run, after: Run) -> list[tuple[Result, Result]]:
 
 
 def _asked(result: Result) -> tuple[Any, ...]:
-    return result.question, result.target, result.golds
+    return result.question, result.history, result.target, result.golds
 
 
 def _difference(pairs: Sequence[tuple[float, float]]) -> Difference:

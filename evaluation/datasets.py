@@ -17,7 +17,7 @@ from typing import Annotated, Any, Protocol, Self
 import regex
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from rag_client import Passage
+from rag_client import Passage, Turn
 
 MAX_TAG_CHARS = 80  # A longer field is a text, not a tag.
 
@@ -67,7 +67,7 @@ class Gold:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question with its known answers."""
+    """A question with its known answers; `history` has the turns before it, the oldest first."""
 
     id: str
     text: str
@@ -76,6 +76,7 @@ class Question:
     label: str = ""
     gold: Gold | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    history: tuple[Turn, ...] = ()
 
     @property
     def target(self) -> Target:
@@ -150,6 +151,7 @@ def _lines(path: Path) -> Iterator[str]:
 _Given = Annotated[str, Field(min_length=1)]
 _Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
 _Texts = Annotated[tuple[_Given, ...], BeforeValidator(lambda value: () if value is None else value)]
+_Turns = Annotated[tuple[Turn, ...], BeforeValidator(lambda value: () if value is None else value)]
 
 
 class _Row(BaseModel):
@@ -159,6 +161,7 @@ class _Row(BaseModel):
 
     id: _Given
     question: _Given
+    history: _Turns = ()
     answers: _Texts = ()
     answer_regex: _Text = ""
     label: _Text = ""
@@ -188,11 +191,12 @@ class _Row(BaseModel):
         return Question(
             id=self.id,
             text=self.question,
+            history=self.history,
             answers=self.answers,
             answer_regex=self.answer_regex,
             label=self.label,
             gold=gold if gold.passage_ids or gold.source else None,
-            tags=_tags({"source": self.source, **(self.model_extra or {})}),
+            tags=_tags({"source": self.source, "label": self.label, **(self.model_extra or {})}),
         )
 
 

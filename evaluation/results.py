@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Self
 from pydantic import TypeAdapter
 
 from evaluation.datasets import Question, Target
+from rag_client import Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Result:
         target: What makes an answer right.
         golds: The known answers, the expression or the label.
         tags: The question's.
+        history: The turns before it.
         text: What was answered; empty when not.
         is_answered: False for NO_PASSAGES, ABSTAINED and errors.
         finish_reason: As the gateway said.
@@ -59,6 +61,7 @@ class Result:
     target: Target
     golds: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    history: tuple[Turn, ...] = ()
     text: str = ""
     is_answered: bool = False
     finish_reason: str = ""
@@ -80,8 +83,8 @@ class Result:
 
     def is_of(self, question: Question) -> bool:
         """Whether this is the outcome of that very question."""
-        asked = (self.id, self.question, self.target, self.golds)
-        return asked == (question.id, question.text, question.target, question.golds)
+        asked = (self.id, self.question, self.history, self.target, self.golds)
+        return asked == (question.id, question.text, question.history, question.target, question.golds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,16 +155,27 @@ async def ask(rag: AsyncRagClient, question: Question, settings: EvaluationSetti
         raise
     except RagError as error:
         message = f"{type(error).__name__}: {error.message}"
-        return Result(question.id, question.text, question.target, question.golds, question.tags, error=message)
+        return Result(
+            question.id,
+            question.text,
+            question.target,
+            question.golds,
+            question.tags,
+            question.history,
+            error=message,
+        )
 
 
 async def _ask_once(rag: AsyncRagClient, question: Question, settings: EvaluationSettings) -> Result:
     retrieval_names = RetrievalOptions.__annotations__.keys() - {"top_k"}
     retrieval_options: Any = {name: value for name, value in settings.options.items() if name in retrieval_names}
+    options = settings.options.copy()
+    if question.history:
+        options["history"] = question.history
     started = time.perf_counter()  # The answer comes first: nothing has made it faster.
-    answer = await rag.answer(question.text, **settings.options)
+    answer = await rag.answer(question.text, **options)
     latency_seconds = time.perf_counter() - started
-    found = await rag.retrieve(question.text, top_k=settings.depth, **retrieval_options)
+    found = await rag.retrieve(answer.rewritten_question or question.text, top_k=settings.depth, **retrieval_options)
     return to_result(question, answer, found, latency_seconds=latency_seconds)
 
 
@@ -178,6 +189,7 @@ def to_result(question: Question, answer: Answer, found: Retrieval, *, latency_s
         target=question.target,
         golds=question.golds,
         tags=question.tags,
+        history=question.history,
         text=answer.text,
         is_answered=answer.is_answered,
         finish_reason=str(answer.finish_reason),

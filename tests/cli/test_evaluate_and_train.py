@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cli.addresses import remove_addresses, write_addresses
+from protos.rag.v1 import gateway_pb2
 
 Rag = Callable[..., Awaitable[Any]]
 
@@ -58,6 +59,29 @@ async def test_a_report_is_made_again_without_a_gateway_as_one_html_file(
     page = (questions.parent / "a.html").read_text()
     assert "What is of note?" in page
     assert "Paris is the capital of France." in page
+
+
+async def test_a_task_is_asked_for_and_verified_claims_are_counted(rag: Rag, served: Any, questions: Path) -> None:
+    row = {"id": "1", "question": "Paris is in France.", "label": "Paris", "source": "france.md"}
+    (questions.parent / "claims.jsonl").write_text(json.dumps(row) + "\n")
+    options = ("--task", "fact-verification", "--label", "Paris", "--label", "Rome", "--json")
+    finished = await rag("evaluate", "claims.jsonl", *options, "--address", served.address)
+    assert finished.code == 0, finished.err
+    assert json.loads(finished.out)["metrics"]["accuracy"]["value"] == 1.0
+    request = served.gateway.requests[-1]
+    assert request.task == gateway_pb2.TASK_FACT_VERIFICATION
+    assert request.options.labels == ["Paris", "Rome"]
+
+
+async def test_a_question_is_asked_with_the_turns_before_it(rag: Rag, served: Any, questions: Path) -> None:
+    turns = [{"role": "user", "text": "Which capital?"}, {"role": "assistant", "text": "Paris"}]
+    row = {"id": "1", "question": "And its country?", "history": turns, "answers": ["Paris"]}
+    (questions.parent / "turns.jsonl").write_text(json.dumps(row) + "\n")
+    options = ("--dialogue-mode", "rag-turn", "--num-turns", "2", "--address", served.address)
+    assert (await rag("evaluate", "turns.jsonl", *options)).code == 0
+    request = served.gateway.requests[-1]
+    assert [turn.text for turn in request.history] == ["Which capital?", "Paris"]
+    assert request.options.history.num_turns == 2
 
 
 async def test_two_runs_are_compared_and_those_over_other_questions_are_not(
@@ -137,4 +161,4 @@ async def test_training_gets_every_argument_after_the_model(rag: Rag, monkeypatc
     monkeypatch.setattr("cli.train.import_module", lambda name: SimpleNamespace(main=given.append))
     assert (await rag("train", "generator", "--out", "folder", "--help")).code == 0
     assert given == [["--out", "folder", "--help"]]
-    assert (await rag("train", "retriever")).code == 2
+    assert (await rag("train", "nothing")).code == 2

@@ -101,7 +101,27 @@ async def test_a_snapshot_is_made_served_rolled_back_to_and_compared(run):
 async def test_purging_asks_first_and_needs_one_selection(run):
     assert "kept" in await run("purge", "--source", "one.md", code=1)
     assert "erased 2 passages" in await run("purge", "--source", "one.md", "--yes")
-    assert "either --id or --source" in await run("purge", "--yes", code=1)
+    assert "either --id, --source or --filter" in await run("purge", "--yes", code=1)
+    assert "either --id, --source or --filter" in await run("purge", "--id", "a", "--filter", "year = 1990", code=1)
+
+
+async def test_a_filter_selects_what_is_patched_deleted_and_purged(run):
+    assert "changed 1 passages" in await run(
+        "patch", "--filter", "year >= 1990", "--filter", "year<2000", "--set", "year=1995"
+    )
+    assert "all passages with year = [1995, 1996]" in await run("delete", "--filter", "year = [1995, 1996]", code=1)
+    assert "no passage matches" in await run("purge", "--filter", "year=1990", "--yes", code=1)
+    await run("snapshot", "create")
+    assert "erased 1 passages" in await run(
+        "purge", "--filter", "year!=1990", "--filter", "source=one.md", "--filter", "id=a", "--yes"
+    )
+    assert (await run("snapshot", "diff", "1")).splitlines() == []
+    assert "deleted 2 passages" in await run("delete", "--filter", 'source=["one.md", "two.md"]', "--yes")
+
+
+@pytest.mark.parametrize("condition", ["year", "= 3", 'year = {"a": 1}', "year > [1]", "year = null"])
+async def test_a_filter_that_says_nothing_is_refused_by_its_text(run, condition):
+    assert condition.split()[0] in await run("delete", "--filter", condition, "--yes", code=2)
 
 
 async def test_what_is_deleted_stays_in_snapshots(run):

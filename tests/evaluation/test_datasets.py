@@ -4,7 +4,7 @@ import json
 import pytest
 
 from evaluation.datasets import Gold, Question, Target, read_questions
-from rag_client import Passage
+from rag_client import Passage, Turn
 
 
 def write(path, *rows):
@@ -31,7 +31,7 @@ def test_questions_are_read_with_every_way_of_saying_where_the_answer_stands(tmp
         ),
         Question("4", "q4", tags={"kind": "unanswerable"}),
         Question("5", "q5", answer_regex="19\\d\\d"),
-        Question("6", "q6", label="REFUTES", tags={"hops": "2", "is_new": "true"}),
+        Question("6", "q6", label="REFUTES", tags={"label": "REFUTES", "hops": "2", "is_new": "true"}),
     ]
     assert [each.target for each in questions] == [Target.STRINGS] * 3 + [Target.NONE, Target.REGEX, Target.LABEL]
     assert [each.golds for each in questions[3:]] == [(), ("19\\d\\d",), ("REFUTES",)]
@@ -92,3 +92,14 @@ def test_passages_named_by_id_all_count():
     gold = Gold(frozenset({"1", "3"}))
     assert gold.flags([Passage(str(i), "t") for i in (1, 2, 3)]) == [True, False, True]
     assert gold.num_passages == 2
+
+
+def test_a_question_may_have_turns_before_it(tmp_path):
+    turns = [{"role": "user", "text": "Who is Ann?"}, {"role": "assistant", "text": "A miller."}]
+    path = tmp_path / "questions.jsonl"
+    path.write_text(json.dumps({"id": "1", "question": "Where is she?", "history": turns}) + "\n")
+    (question,) = read_questions(path)
+    assert question.history == (Turn("user", "Who is Ann?"), Turn("assistant", "A miller."))
+    path.write_text(json.dumps({"id": "1", "question": "Where is she?", "history": ["Who is Ann?"]}) + "\n")
+    with pytest.raises(ValueError, match=r"line 1: not a question: history\.0"):
+        read_questions(path)

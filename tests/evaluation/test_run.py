@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -27,6 +28,7 @@ from rag_client import (
     RetrievedPassage,
     ServiceInfo,
     StageTiming,
+    Turn,
     field,
 )
 from rag_client.errors import InvalidRequest, NotReady, Overloaded
@@ -36,6 +38,7 @@ def evaluate(settings, console):
     return make_report(run.evaluate(settings, console))
 
 
+REWRITTEN = "q2 about Rome"
 ANSWERS = {"q1": "The Paris", "q2": "Rome", "q3": ""}
 
 
@@ -65,7 +68,7 @@ class FakeGateway:
     """Stands in for AsyncRagClient; fails once for each error that is set for a question."""
 
     def __init__(self):
-        self.asked, self.depths, self.failures, self.generator = [], [], {}, "g"
+        self.asked, self.searched, self.depths, self.failures, self.generator = [], [], [], {}, "g"
 
     def __call__(self, target, timeout):
         return self
@@ -84,6 +87,7 @@ class FakeGateway:
         return Collection(CollectionSettings(name), ModelInfo("e"), 2, 1, 7, 0, "", "", None, None, None)
 
     async def retrieve(self, text, *, top_k, **options):
+        self.searched.append(text)
         self.depths.append(top_k)
         return retrieval_of("Nothing here.", "Paris is a city.")
 
@@ -91,7 +95,7 @@ class FakeGateway:
         self.asked.append((text, options))
         if self.failures.get(text):
             raise self.failures[text].pop()
-        return answer_of(ANSWERS[text])
+        return replace(answer_of(ANSWERS[text]), rewritten_question=REWRITTEN if "history" in options else "")
 
 
 @pytest.fixture
@@ -126,6 +130,19 @@ def test_a_run_asks_every_question_and_reports(gateway, settings):
     assert sorted(text for text, _ in gateway.asked) == ["q1", "q2", "q3"]
     assert gateway.asked[0][1] == {"collection": "c", "top_k": 3}
     assert set(gateway.depths) == {20}
+
+
+def test_a_question_is_asked_with_its_history_and_looked_for_as_it_was_rewritten(gateway, settings):
+    row = {"id": "1", "question": "q2", "answers": ["Rome"], "history": [{"role": "user", "text": "q1"}]}
+    settings.questions.write_text(json.dumps(row), encoding="utf-8")
+    evaluate(settings, quiet())
+    assert gateway.asked[0][1]["history"] == (Turn("user", "q1"),)
+    assert gateway.searched == [REWRITTEN]
+    assert read_run(settings.results).results[0].history == (Turn("user", "q1"),)
+    row["history"][0]["text"] = "q3"
+    settings.questions.write_text(json.dumps(row), encoding="utf-8")
+    with pytest.raises(ValueError, match="another question '1'"):
+        evaluate(settings, quiet())
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(gateway, settings):
