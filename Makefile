@@ -3,12 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-PACKAGES := serving rag_client ingestion retriever_service generator_service gateway evaluation training cli
+PACKAGES := default_model serving rag_client ingestion retriever_service generator_service gateway evaluation training cli
 PROTOS := protos/rag/v1/common.proto protos/rag/v1/retriever.proto protos/rag/v1/generator.proto protos/rag/v1/gateway.proto
 export HF_HUB_OFFLINE ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo install protos lint types contracts drift test test-slow check check-deploy bench-generator bench-generator-gpu clean
+.PHONY: demo install protos lint types contracts drift test test-slow check check-deploy bench-generator bench-generator-gpu bench-retriever clean
 
 demo: install            ## start the three services, ingest the sample knowledge base, ask, stop
 	$(BIN)/rag demo
@@ -53,8 +53,8 @@ check: lint types contracts drift test
 check-deploy: $(VENV)/.installed-dev ## with kubectl, promtool, podman where they are
 	deploy/check.sh
 
-bench-generator bench-generator-gpu: $(VENV)/.installed-dev ## ours against transformers, and docs/performance.md
-	$(BIN)/python -m benchmarks.generator $(if $(findstring gpu,$@),--device cuda) && $(BIN)/python -m benchmarks.generator.report
+bench-generator bench-generator-gpu bench-retriever: $(VENV)/.installed-dev ## ours against others, and docs/performance.md
+	$(BIN)/python -m benchmarks.$(if $(findstring retriever,$@),retriever,generator $(if $(findstring gpu,$@),--device cuda)) && $(BIN)/python -m benchmarks.generator.report
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -35,7 +35,7 @@ Flags = npt.NDArray[np.bool_]
 Scores = Mapping[str, Floats]
 
 SHARED_DATA = Path(os.environ.get("RAG_SHARED_DATA", ROOT.parent / "shared" / "data"))
-CONFIDENCE = ROOT / "generator_service" / "default_model" / "confidence.json"
+CONFIDENCE = ROOT / "default_model" / "generator" / "confidence.json"
 NUM_RESAMPLES = 2000
 KEPT_RATIOS = (0.99, 0.95, 0.9)  # Of the right answers; each score gets the very threshold that keeps so many.
 KINDS = ("gold", "no-passage", "gold", "no-article", "gold")

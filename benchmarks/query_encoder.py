@@ -2,9 +2,9 @@
 
 Each variant runs in a process of its own, as it would be used, with one thread; the rounds of all variants take turns,
 so that neighbours on the machine slow them alike. What counts is process CPU time: the median round. The peer is
-transformers as it comes: AutoModel in float32, its tokenizer with padding, mean pooling. Usage:
+transformers as it comes (AutoModel in float32, its tokenizer with padding, mean pooling), or sentence-transformers.
 
-    python -m benchmarks.query_encoder [--rounds 15] [--out benchmarks/results/query_encoder.json]
+    python -m benchmarks.query_encoder [--peer sentence-transformers] [--rounds 15] [--out FILE]
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import numpy.typing as npt
 from benchmarks.machine import RESULTS, describe
 
 ENCODER = "all-MiniLM-L6-v2"
-PEER = "transformers"
+PEERS = ("transformers", "sentence-transformers")
 OURS = ("float32", "bfloat16")
 MAX_DEVIATION = {"float32": 1e-6, "bfloat16": 1e-4}
 # One token each in BERT's vocabulary.
@@ -95,22 +95,29 @@ class Row:
 def main() -> None:
     """Prints the table and writes it down."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", choices=PEERS, default=PEERS[0])
     parser.add_argument("--rounds", type=int, default=15, help="rounds over all variants; the median counts")
     parser.add_argument("--out", type=Path, default=RESULTS / "query_encoder.json")
     options = parser.parse_args()
     os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")
     rows: list[Row] = []
-    variants = {name: _start(name) for name in (PEER, *OURS)}
+    variants = {name: _start(name) for name in (options.peer, *OURS)}
     for workload in WORKLOADS:
-        rows += _compare(workload, variants, options.rounds)
+        rows += _compare(workload, variants, options.peer, options.rounds)
     for connection in variants.values():
         connection.send(None)
-    result = {**describe(), "encoder": ENCODER, "rounds": options.rounds, "rows": [asdict(row) for row in rows]}
+    result = {
+        **describe(),
+        "encoder": ENCODER,
+        "peer": options.peer,
+        "rounds": options.rounds,
+        "rows": [asdict(row) for row in rows],
+    }
     options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(f"written to {options.out}")
 
 
-def _compare(workload: Workload, variants: dict[str, Connection], rounds: int) -> list[Row]:
+def _compare(workload: Workload, variants: dict[str, Connection], peer: str, rounds: int) -> list[Row]:
     texts = workload.texts()
     milliseconds: dict[str, list[float]] = {name: [] for name in variants}
     vectors: dict[str, Vectors] = {}
@@ -123,7 +130,7 @@ def _compare(workload: Workload, variants: dict[str, Connection], rounds: int) -
     rows = []
     for dtype, goal in zip(OURS, workload.goals, strict=True):
         rows.append(
-            _row(workload, dtype, goal, medians[PEER], medians[dtype], _deviation(vectors[dtype], vectors[PEER]))
+            _row(workload, dtype, goal, medians[peer], medians[dtype], _deviation(vectors[dtype], vectors[peer]))
         )
         _print(rows[-1])
     return rows
@@ -174,7 +181,7 @@ def _serve(name: str, connection: Connection) -> None:
     import torch
 
     torch.set_num_threads(1)
-    encode = _peer() if name == PEER else _our_encoder(name)
+    encode = _PEERS[name]() if name in _PEERS else _our_encoder(name)
     while (message := connection.recv()) is not None:
         texts, calls = message
         started = time.process_time()
@@ -183,7 +190,7 @@ def _serve(name: str, connection: Connection) -> None:
         connection.send((1000 * (time.process_time() - started) / calls, vectors))
 
 
-def _peer() -> Callable[[Sequence[str]], Vectors]:
+def _transformers() -> Callable[[Sequence[str]], Vectors]:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
@@ -200,6 +207,18 @@ def _peer() -> Callable[[Sequence[str]], Vectors]:
         return vectors
 
     return encode
+
+
+def _sentence_transformers() -> Callable[[Sequence[str]], Vectors]:
+    from sentence_transformers import SentenceTransformer
+
+    from retriever_service.checkpoint import find_checkpoint
+
+    model = SentenceTransformer(str(find_checkpoint(ENCODER).path), device="cpu")
+    return lambda texts: model.encode(list(texts), batch_size=len(texts), show_progress_bar=False)
+
+
+_PEERS = {"transformers": _transformers, "sentence-transformers": _sentence_transformers}
 
 
 def _our_encoder(dtype: str) -> Callable[[Sequence[str]], Vectors]:

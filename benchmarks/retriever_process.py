@@ -57,10 +57,19 @@ class Server:
 
 
 @contextmanager
-def running_retriever(data_dir: Path) -> Iterator[tuple[Server, dict[str, float]]]:
-    """A retriever on the data, and how long it took until it was ready."""
+def running_retriever(data_dir: Path, *flags: str) -> Iterator[tuple[Server, dict[str, float]]]:
+    """A retriever on the data with further flags, and how long it took until it was ready."""
     port, metrics_port = _free_port(), _free_port()
-    command = [sys.executable, "-m", "retriever_service", "--port", str(port), "--metrics-port", str(metrics_port)]
+    command = [
+        sys.executable,
+        "-m",
+        "retriever_service",
+        *flags,
+        "--port",
+        str(port),
+        "--metrics-port",
+        str(metrics_port),
+    ]
     log = (data_dir / "retriever.log").open("w")
     started = time.monotonic()
     process = subprocess.Popen(
@@ -69,7 +78,9 @@ def running_retriever(data_dir: Path) -> Iterator[tuple[Server, dict[str, float]
     server = Server(process, port, metrics_port)
     try:
         peak = 0.0
-        channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+        # By default a channel that was refused tries again after a second or more: that is not the server's time.
+        backoff = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 100)]
+        channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=[*backoff, ("grpc.min_reconnect_backoff_ms", 100)])
         health = health_pb2_grpc.HealthStub(channel)
         while not _is_serving(health):
             if process.poll() is not None:

@@ -31,10 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-stream", action="store_true", help="wait for the whole answer, found thoroughly")
     add_retrieval_arguments(parser)
     add_task_arguments(parser)
+    parser.set_defaults(refuse=parser.error)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Asks one question."""
+    if not arguments.question and not arguments.source and arguments.task != "recommendation":
+        arguments.refuse("QUESTION is missing; only a summary of a --source and recommendations need none")
     console = make_console()
     options = with_task_options(answer_options(arguments), arguments)
     with connected(arguments) as client:

@@ -12,6 +12,7 @@ from cli import ingest
 from cli.errors import CommandFailed
 from cli.render import make_console, print_answer
 from cli.running import running_services
+from cli.up import MODEL_HELP
 from evaluation.answers import exact_match
 from rag_client import RagClient, RagError
 
@@ -28,7 +29,7 @@ _MAX_CITATIONS = 2
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("--examples", type=Path, default=Path("examples"), help="of the source tree (%(default)s)")
-    parser.add_argument("--model", metavar="NAME_OR_PATH", help="generator checkpoint (default: the one shipped)")
+    parser.add_argument("--model", metavar="MODEL", help=MODEL_HELP)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -21,6 +21,7 @@ _HOST = "127.0.0.1"
 _METRICS_PORTS = {"gateway": 9100, "retriever": 9101, "generator": 9102}
 _COLORS = {"gateway": "cyan", "retriever": "green", "generator": "magenta"}
 _STOP_GRACE_SECONDS = 45.0  # More than a service's own drain and grace together.
+MODEL_HELP = "generator: default (shipped), fast (its smaller student), or a checkpoint's directory or hub name"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-dir", type=Path, default=DEFAULT_DATA_DIR, help="where collections live (default: %(default)s)"
     )
-    parser.add_argument("--model", metavar="NAME_OR_PATH", help="generator checkpoint (default: the one shipped)")
-    parser.add_argument("--encoder", metavar="NAME_OR_PATH", help="query encoder (default: all-MiniLM-L6-v2)")
+    parser.add_argument("--model", metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument("--encoder", metavar="NAME_OR_PATH", help="query encoder (default: the one shipped)")
     parser.add_argument("--reranker", metavar="NAME_OR_PATH", help="cross-encoder for --rerank cross-encoder")
     parser.add_argument(
         "--port", type=_port, help=f"of the gateway (default: {DEFAULT_PORTS['gateway']}); 0: free ports for all"

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from serving.config import ConfigSection, Port, PositiveInt, ServiceConfig, settings_config
+from serving.packed_checkpoint import DEFAULT_CACHE
 
 
 class EngineConfig(ConfigSection):
@@ -65,8 +66,8 @@ class GeneratorConfig(ServiceConfig):
     """Prometheus port; 0 takes a free one."""
 
     model: str = "default"
-    """The checkpoint: "default" for the one that comes with the package, a directory saved by transformers (an
-    encoder-decoder or a whole RAG model), or a name on the model hub."""
+    """The checkpoint: "default" for the one that comes with the package, "fast" for its faster student, a directory
+    saved by transformers (an encoder-decoder or a whole RAG model), or a name on the model hub."""
 
     tokenizer: str = ""
     """Tokenizer of `model`, directory or name, where it does not lie with it."""
@@ -95,8 +96,8 @@ class GeneratorConfig(ServiceConfig):
     draft_tokens: PositiveInt = 4
     """The most tokens guessed at a time; more suits long answers that copy whole sentences."""
 
-    cache_dir: Path = Path("~/.cache/rag-serving")
-    """Where the default generator is unpacked to on first use."""
+    cache_dir: Path = DEFAULT_CACHE
+    """Where a generator that comes with the package is unpacked to on first use."""
 
     engine: EngineConfig = EngineConfig()
     limits: LimitsConfig = LimitsConfig()

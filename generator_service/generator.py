@@ -34,6 +34,7 @@ from generator_service.request import (
 from generator_service.rounds import EngineObserver
 from generator_service.scheduler import Budget
 from generator_service.scoring import ScoringPlan, plan_scoring
+from generator_service.task_prompts import TaskPrompt
 from generator_service.text import TextCodec
 from serving.deadline import current_deadline
 from serving.errors import NotReady
@@ -103,6 +104,11 @@ class Generator:
     def prompt_format(self) -> str:
         """Name of the input format."""
         return self._ready.codec.prompt.format
+
+    @property
+    def tasks(self) -> Sequence[TaskPrompt]:
+        """What the checkpoint was taught beyond plain questions."""
+        return self._ready.loaded.tasks
 
     @property
     def _ready(self) -> _Ready:

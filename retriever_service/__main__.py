@@ -45,7 +45,14 @@ def build_retriever(config: RetrieverConfig) -> Retriever:
         passage_name, tokenizer = "", ""
         if name == config.encoder:
             passage_name, tokenizer = config.passage_encoder, config.encoder_tokenizer
-        return BiEncoder(name, passage_name, tokenizer=tokenizer, device=config.device, dtype=config.encoder_dtype)
+        return BiEncoder(
+            name,
+            passage_name,
+            tokenizer=tokenizer,
+            device=config.device,
+            dtype=config.encoder_dtype,
+            cache_dir=config.cache_dir,
+        )
 
     def load_reranker() -> Reranker:
         return CrossEncoder(config.reranker, device=config.device)
@@ -86,7 +93,8 @@ def _build_backend(config: RetrieverConfig) -> Backend:
         on_progress=metrics.set_index_progress,
         on_search=metrics.observe_dense_search,
     )
-    return Catalog(config.data_dir, DenseIndexes(dense), functools.partial(build_collection, config))
+    indexes = DenseIndexes(dense)
+    return Catalog(config.data_dir, indexes, functools.partial(build_collection, config), indexes.check_new)
 
 
 def build_service(

@@ -35,7 +35,7 @@ class Bert:
         """Takes over a model's weights; the model may be dropped afterwards.
 
         Args:
-            model: A transformers model of one of `FAMILIES`, float32; of DPR, its BERT.
+            model: A transformers model of one of `FAMILIES`, float32; of DPR, its BERT; or what has its attributes.
             dtype: Of the linear layers: float32 or bfloat16.
             device: A torch device.
             backend: How linear layers run; None takes what this machine runs best.
@@ -44,7 +44,7 @@ class Bert:
             Unimplemented: If the model is of another kind.
         """
         config = model.config
-        _check(config)
+        check(config)
         backend = backend or choose_backend(dtype, device.type)
 
         def tensor(parameter: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class Bert:
             return make_linear(weight.to(device, dtype), bias.to(device, dtype), backend)
 
         def norm(layer: nn.LayerNorm) -> _Norm:
-            return _Norm(tensor(layer.weight), tensor(layer.bias), layer.eps)
+            return _Norm(tensor(layer.weight), tensor(layer.bias), config.layer_norm_eps)
 
         entry = model.embeddings
         first = config.pad_token_id + 1 if config.model_type in _POSITIONS_AFTER_PADDING else 0
@@ -143,7 +143,7 @@ class _Layer:
     activation: str
 
 
-def _check(config: Any) -> None:
+def check(config: Any) -> None:
     """Refuses what this code would compute wrongly.
 
     Raises:

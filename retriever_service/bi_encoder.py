@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -12,10 +13,14 @@ from retriever_service.collection import EncoderIdentity, Vectors
 from retriever_service.encoder import EncoderInfo, EncoderInput, PassageText, Query
 from retriever_service.tower import load_tower
 from serving.errors import FailedPrecondition
+from serving.packed_checkpoint import DEFAULT_CACHE
 
 
 class BiEncoder:
-    """An encoder from a Hugging Face checkpoint; a DPR pair uses one tower for queries, another for passages."""
+    """An encoder from a Hugging Face checkpoint.
+
+    A DPR pair, and a checkpoint with a query half, use one tower for queries, another for passages.
+    """
 
     def __init__(
         self,
@@ -25,6 +30,7 @@ class BiEncoder:
         tokenizer: str = "",
         device: str = "cpu",
         dtype: str = "float32",
+        cache_dir: Path = DEFAULT_CACHE,
     ) -> None:
         """Loads the checkpoint.
 
@@ -35,12 +41,18 @@ class BiEncoder:
             device: A torch device.
             dtype: "float32" or "bfloat16". It is no part of the identity: bfloat16 vectors are the float32 ones to a
                 cosine of 1 - 1e-4, so that either may search what the other wrote.
+            cache_dir: Where the default encoder is unpacked to.
 
         Raises:
             FailedPrecondition: When there is no such checkpoint, or it cannot be served.
         """
-        query = load_tower(find_checkpoint(name, tokenizer=tokenizer), device=device, dtype=dtype)
-        passage = load_tower(find_checkpoint(passage_name), device=device, dtype=dtype) if passage_name else query
+        given = find_checkpoint(name, tokenizer=tokenizer, cache_dir=cache_dir)
+        query_half = given.query_half()
+        query = load_tower(query_half or given, device=device, dtype=dtype)
+        passage = query
+        if passage_name or query_half:
+            other = find_checkpoint(passage_name, cache_dir=cache_dir) if passage_name else given
+            passage = load_tower(other, device=device, dtype=dtype)
         if query.dim != passage.dim:
             raise FailedPrecondition(
                 f"encoder {name!r} has {query.dim} dimensions, passage encoder {passage_name!r} has {passage.dim}",

@@ -42,6 +42,7 @@ class Catalog:
         data_dir: Path,
         make_dense_index: MakeDenseIndex = exact_index,
         make_collection: Callable[[Path, MakeDenseIndex], LiveCollection] = LiveCollection,
+        check_new: Callable[[CollectionSettings], None] = lambda _: None,
     ) -> None:
         """Prepares; `lock` takes the directory.
 
@@ -49,9 +50,11 @@ class Catalog:
             data_dir: Made when missing.
             make_dense_index: The dense index of a generation.
             make_collection: Opens a collection's directory.
+            check_new: Raises when no collection of these settings can be made.
         """
         self._data_dir, self._root = data_dir, data_dir / "collections"
         self._make_dense_index, self._make_collection = make_dense_index, make_collection
+        self._check_new = check_new
         self._lock: IO[str] | None = None
 
     def lock(self) -> None:
@@ -91,6 +94,7 @@ class Catalog:
         Raises:
             RagError: When its settings ask for a dense index that cannot be made.
         """
+        self._check_new(settings)
         self._make_dense_index(self._root, settings, _nothing).close()
         making = self._root / f"{_UNFINISHED}new-{uuid.uuid4().hex}"
         making.mkdir()

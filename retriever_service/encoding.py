@@ -120,6 +120,8 @@ class Encoding:
             FailedPrecondition: When the encoder at hand is another one: its vectors must not meet the stored ones.
         """
         encoder = await self.encoder("" if follows_server else identity.name)
+        if encoder.info.identity.digest != identity.digest and identity.name in self._allowed:
+            encoder = await self.encoder(identity.name)  # The server's default was another one then.
         ours = encoder.info.identity
         if ours.digest != identity.digest:
             raise FailedPrecondition(
@@ -138,6 +140,8 @@ class Encoding:
             Deadline: When the request's deadline passes first.
             NotReady: When the model thread has stopped.
         """
+        if not inputs:
+            return Encoded(np.empty((0, encoder.info.identity.dim), np.float32), 0.0, 0.0)
         submitted = time.monotonic()
         priority = _PASSAGES if any(not isinstance(item, Query) for item in inputs) else _QUERIES
         if priority == _PASSAGES and not encoder.info.embeds_passages:
@@ -151,8 +155,6 @@ class Encoding:
         for start in range(0, len(inputs), _MAX_PASSAGES_WAITING):
             chunk = inputs[start : start + _MAX_PASSAGES_WAITING]
             outputs += await asyncio.gather(*(self._submit(encoder, item, priority) for item in chunk))
-        if not outputs:
-            return Encoded(np.empty((0, encoder.info.identity.dim), np.float32), 0.0, 0.0)
         seconds = {output.started_at: output.seconds for output in outputs}
         return Encoded(
             np.stack([output.vector for output in outputs]),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -116,6 +116,10 @@ class Generation:
                 return reading(reader)
 
         return await self._run(threads, work)
+
+    def scanning(self) -> AbstractContextManager[Reader]:
+        """A reader of one state for a long read, in any thread."""
+        return self.store.scanning()
 
     async def warm(self) -> None:
         """Runs one search of each index, so that the first request finds them loaded."""

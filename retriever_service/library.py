@@ -8,8 +8,11 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
+from retriever_service.backends.collection import RemoteCollection
 from retriever_service.backends.protocol import Backend, OpenCollection
+from retriever_service.backends.succession import start_following
 from retriever_service.background import Background
 from retriever_service.collection import (
     CollectionRequest,
@@ -211,6 +214,8 @@ class Library:
         await collection.start()
         if isinstance(collection, LiveCollection):
             await recover(collection, self._encoding)
+        elif isinstance(collection, RemoteCollection):
+            collection.keep_up = partial(start_following, collection, self._encoding)
         self._open[name] = collection
         await self.measure(name)
         return collection

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 
-from retriever_service import exporting, purging, reencoding, snapshots
-from retriever_service.backends.collection import RemoteCollection
-from retriever_service.backends.protocol import local
+from retriever_service import exporting, snapshots
 from retriever_service.batch import Patch, Written
 from retriever_service.collection import check_metadata
 from retriever_service.encoding import Encoding
 from retriever_service.exporting import Exported
-from retriever_service.generations import Erasure
 from retriever_service.library import Library
+from retriever_service.lifecycle import lifecycle_of
 from retriever_service.limits import LIMITS, check_count
 from retriever_service.metrics import RetrieverMetrics
 from retriever_service.purging import Purged
@@ -23,7 +22,7 @@ from retriever_service.reencoding import Progress
 from retriever_service.selection import Selection
 from retriever_service.snapshots import Change, Snapshot
 from retriever_service.store import Reader
-from retriever_service.streaming import scan
+from retriever_service.streaming import Give, delivered, ended_by, scan
 from serving.errors import InvalidRequest
 
 _DIFFERENCES_PER_STEP = 512
@@ -58,11 +57,7 @@ class Maintenance:
         """Erases passages or sources from every generation; they are in none of its files when it returns."""
         check_count(len(selection.ids) + len(selection.sources), LIMITS.max_delete_ids, "selector", minimum=1)
         async with self._library.using(name) as collection:
-            if isinstance(collection, RemoteCollection):
-                purged = await collection.purge(selection)
-            else:
-                erasure = Erasure(tuple(selection.ids), tuple(selection.sources))
-                purged = await purging.purge(local(collection, "erasure"), erasure)
+            purged = await lifecycle_of(collection).purge(selection)
         self._metrics.count_deleted(name, purged.num_purged)
         await self._library.measure(name)
         return purged
@@ -70,62 +65,79 @@ class Maintenance:
     async def create_snapshot(self, name: str, label: str) -> Snapshot:
         """Freezes a collection's present state."""
         async with self._library.using(name) as collection:
-            return await snapshots.create_snapshot(local(collection, "snapshots"), label)
+            return await lifecycle_of(collection).create_snapshot(label)
 
     async def list_snapshots(self, name: str) -> list[Snapshot]:
         """Every generation of a collection, newest first."""
         async with self._library.using(name) as collection:
-            return await snapshots.list_snapshots(local(collection, "snapshots"))
+            return await lifecycle_of(collection).list_snapshots()
 
     async def activate_snapshot(self, name: str, index_generation: int) -> tuple[Snapshot, int]:
         """Serves a generation from now on; returns it and the number of the one before."""
         async with self._library.using(name) as collection:
-            return await snapshots.activate(local(collection, "snapshots"), index_generation, self._encoding)
+            return await lifecycle_of(collection).activate(index_generation, self._encoding)
 
     async def drop_snapshot(self, name: str, index_generation: int) -> None:
         """Deletes a snapshot that is not served."""
         async with self._library.using(name) as collection:
-            await snapshots.drop_snapshot(local(collection, "snapshots"), index_generation)
+            await lifecycle_of(collection).drop_snapshot(index_generation)
 
     async def diff_snapshots(self, name: str, before: int, after: int) -> AsyncIterator[Differences]:
-        """The passages that differ between two generations (0 is the active one), in id order, in batches."""
-        async with self._library.using(name) as opened:
-            collection = local(opened, "snapshots")
-            async with collection.serving(before) as old, collection.serving(after) as new:
-                async for batch in scan((old.generation.store, new.generation.store), _differences):
-                    yield batch
+        """The passages that differ between two generations (0 is the active one), in id order, in batches.
+
+        Raises:
+            FailedPrecondition: When one of them is to be closed, and the taker is slow.
+        """
+
+        async def read(give: Give[Differences]) -> None:
+            async with (
+                self._library.using(name) as collection,
+                collection.serving(before) as old,
+                collection.serving(after) as new,
+                ended_by([collection.users, old.generation.users, new.generation.users]),
+                aclosing(scan((old.generation, new.generation), _differences)) as batches,
+            ):
+                async for batch in batches:
+                    await give(batch)
+
+        async for batch in delivered(read):
+            yield batch
 
     async def export(
         self, name: str, index_generation: int, *, with_vectors: bool
     ) -> AsyncIterator[tuple[Snapshot | None, Exported]]:
-        """A generation's content (0 is the active one), as it was when the call came; first with what it is."""
-        async with (
-            self._library.using(name) as opened,
-            (collection := local(opened, "export")).serving(index_generation) as served,
-        ):
-            digest = served.settings.encoder.digest
-            reading = partial(exporting.export, encoder_digest=digest, with_vectors=with_vectors)
-            described = await snapshots.describe_generation(collection, served.index_generation)
-            async for batch in scan((served.generation.store,), reading):
-                if batch.index_digest:
-                    exact = replace(
-                        described,
-                        sequence=batch.sequence,
-                        num_passages=batch.num_total,
-                        digest=batch.index_digest,
-                    )
-                    yield exact, batch
-                else:
-                    yield None, batch
+        """A generation's content (0 is the active one), as it was when the call came; first with what it is.
+
+        Raises:
+            FailedPrecondition: When it is to be closed, and the taker is slow.
+        """
+
+        async def read(give: Give[tuple[Snapshot | None, Exported]]) -> None:
+            async with self._library.using(name) as collection, collection.serving(index_generation) as served:
+                digest = served.settings.encoder.digest
+                reading = partial(exporting.export, encoder_digest=digest, with_vectors=with_vectors)
+                described = await lifecycle_of(collection).describe(served.index_generation)
+                async with (
+                    ended_by([collection.users, served.generation.users]),
+                    aclosing(scan((served.generation,), reading)) as batches,
+                ):
+                    async for batch in batches:
+                        await give((_exact(described, batch) if batch.index_digest else None, batch))
+
+        async for exported in delivered(read):
+            yield exported
 
     async def reencode(self, name: str, encoder: str, *, activates: bool) -> AsyncIterator[Progress]:
         """Builds a generation with another encoder's vectors, telling how far it is."""
         async with self._library.using(name) as collection:
-            async for progress in reencoding.reencode(
-                local(collection, "re-encoding"), self._encoding, encoder, activates=activates
-            ):
+            async for progress in lifecycle_of(collection).reencode(self._encoding, encoder, activates=activates):
                 yield progress
         await self._library.measure(name)
+
+
+def _exact(described: Snapshot, first: Exported) -> Snapshot:
+    """What a generation is as of the first batch of its content."""
+    return replace(described, sequence=first.sequence, num_passages=first.num_total, digest=first.index_digest)
 
 
 def _differences(before: Reader, after: Reader) -> Iterator[Differences]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -35,6 +36,7 @@ class RetrieverMetrics:
     dense_queries: Histogram
     replication_lag: Gauge
     publication: Gauge
+    publication_age: Gauge
     replication_failures: Counter
 
     def observe_stage(self, stage: str, seconds: float) -> None:
@@ -88,9 +90,10 @@ class RetrieverMetrics:
         """Says where a reader's lag is to be asked for."""
         self.replication_lag.set_function(lag_seconds)
 
-    def set_publication(self, number: int) -> None:
-        """Records the publication that a writer made last, or that a reader serves."""
+    def set_publication(self, number: int, published_at: float) -> None:
+        """Records the publication that a writer made last, or that a reader serves; its moment is Unix time."""
         self.publication.set(number)
+        self.publication_age.set_function(lambda: max(0.0, time.time() - published_at))
 
     def count_replication_failure(self, action: str) -> None:
         """Counts what did not succeed and is tried again: "publish" or "follow"."""
@@ -107,7 +110,7 @@ class RetrieverMetrics:
 def retriever_metrics() -> RetrieverMetrics:
     """The process's metrics; made once."""
     each = ["collection"]
-    return RetrieverMetrics(
+    metrics = RetrieverMetrics(
         # Where does a request's time go?
         stage_seconds=Histogram(
             "rag_retriever_stage_duration_seconds", "Duration by stage.", ["stage"], buckets=LATENCY_BUCKETS
@@ -147,8 +150,13 @@ def retriever_metrics() -> RetrieverMetrics:
         ),
         # Do readers serve what the writer published? The same number on all of them is yes.
         publication=Gauge("rag_retriever_publication_number", "Last publication made (writer) or served (reader)."),
+        # Does a reader serve an older one than the writer made? A writer's grows while nothing changes.
+        publication_age=Gauge("rag_retriever_publication_age_seconds", "Since that publication was made; 0 for none."),
         # Is the store that they share reachable and whole?
         replication_failures=Counter(
             "rag_retriever_replication_failures", "Failed publications and looks at them.", ["action"]
         ),
     )
+    for action in ("publish", "follow"):  # Counted from 0, so that a first one is a rise.
+        metrics.replication_failures.labels(action=action)
+    return metrics

@@ -40,11 +40,7 @@ async def reencode(
     """
     encoder = await encoding.encoder(encoder_name)
     identity = encoder.info.identity
-    if identity.digest == collection.settings.encoder.digest:
-        raise FailedPrecondition(
-            f"collection {collection.settings.name!r} holds vectors of encoder {identity.name!r} already",
-            reason="ENCODER_UNCHANGED",
-        )
+    check_other_encoder(collection.settings, identity)
     if collection.reencoding.locked():
         raise FailedPrecondition(
             f"collection {collection.settings.name!r} is being re-encoded", reason="REENCODING_UNDER_WAY"
@@ -67,6 +63,19 @@ async def reencode(
         await successor.catch_up()
         await collection.to_the_end(_complete(collection, encoding, activates=activates))
     yield Progress(num_encoded, num_encoded, number)
+
+
+def check_other_encoder(settings: CollectionSettings, encoder: EncoderIdentity) -> None:
+    """Checks that there is anything to re-encode.
+
+    Raises:
+        FailedPrecondition: When the collection has this encoder.
+    """
+    if encoder.digest == settings.encoder.digest:
+        raise FailedPrecondition(
+            f"collection {settings.name!r} holds vectors of encoder {encoder.name!r} already",
+            reason="ENCODER_UNCHANGED",
+        )
 
 
 def reencoded(settings: CollectionSettings, encoder: EncoderIdentity, *, follows_server: bool) -> CollectionSettings:

@@ -71,6 +71,8 @@ class WriterServicer(RetrieverServicer):
         self._publisher = publisher
         for name in _PUBLISHED_AFTER | _ERASING:
             setattr(self, name, self._publishing(getattr(self, name), erases=name in _ERASING))
+        for name in WRITES - {"ReencodeCollection"}:
+            setattr(self, name, self._checking(getattr(self, name)))
 
     async def Purge(self, request: Any, context: Any) -> Any:
         """Erases passages or sources for good, from what is published as well."""
@@ -80,9 +82,17 @@ class WriterServicer(RetrieverServicer):
 
     async def ReencodeCollection(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """Re-encodes, streaming progress."""
+        self._publisher.check()
         async for reply in super().ReencodeCollection(request, context):
             yield reply
         self._publisher.changed()
+
+    def _checking(self, serve: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+        async def check_and_serve(request: Any, context: Any) -> Any:
+            self._publisher.check()
+            return await serve(request, context)
+
+        return check_and_serve
 
     def _publishing(
         self, serve: Callable[[Any, Any], Awaitable[Any]], *, erases: bool

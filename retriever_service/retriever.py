@@ -7,6 +7,7 @@ candidates one ranking with a log prior (`search`, `fusion`), over collections t
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Sequence
@@ -18,12 +19,7 @@ import numpy as np
 
 from retriever_service.backends.protocol import Backend, Served
 from retriever_service.batch import Outcome, Written
-from retriever_service.collection import (
-    DEFAULT_COLLECTION,
-    CollectionRequest,
-    Metric,
-    Vectors,
-)
+from retriever_service.collection import DEFAULT_COLLECTION, CollectionRequest, Metric, Vectors
 from retriever_service.encoder import Encoder, EncoderInfo, EncoderInput
 from retriever_service.encoder import Query as QueryText
 from retriever_service.encoding import Encoded, Encoding
@@ -105,12 +101,15 @@ class Retriever:
         self.library = Library(catalog, encoding, self._threads, metrics)
         self.maintenance = Maintenance(self.library, encoding, metrics)
         self._metrics, self._refresh_wait_seconds = metrics, refresh_wait_seconds
+        self._known: tuple[tuple[object, ...], str] = ((), "")
 
     async def start(self) -> None:
-        """Loads the default encoder and opens the collections."""
-        await self.encoding.start()
-        await self._reranking.start()
-        await self.library.start()
+        """Loads the models and opens the collections, at the same time."""
+        models = asyncio.gather(self.encoding.start(), self._reranking.start())
+        try:
+            await self.library.start()
+        finally:
+            await models
 
     async def close(self) -> None:
         """Closes everything; nothing acknowledged is lost when it is not called."""
@@ -295,4 +294,6 @@ class Retriever:
     def _state(self, served: Served, sequence: int, index_digest: str) -> str:
         """SHA-256 (hex) over what decides what a retrieval finds, besides its options."""
         known = (served.index_generation, sequence, index_digest, served.settings, self._reranking.digest)
-        return hashlib.sha256(repr(known).encode()).hexdigest()
+        if known != self._known[0]:  # Most requests come while nothing changes.
+            self._known = (known, hashlib.sha256(repr(known).encode()).hexdigest())
+        return self._known[1]

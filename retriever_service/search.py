@@ -165,7 +165,7 @@ class Search:
     def _rank(
         self, query: SearchQuery, dense: Rows, lexical: tuple[Rows, Scores], existing: Rows, vectors: Vectors
     ) -> _Ranked:
-        rows = np.intersect1d(np.union1d(dense, lexical[0]), existing)
+        rows = np.intersect1d(np.union1d(dense, lexical[0]), existing, assume_unique=True)
         dense_scores = lexical_scores = None
         if query.vector is not None:  # Exact: from the stored float32 vectors, summed in float64.
             chosen = vectors[np.searchsorted(existing, rows)].astype(np.float64)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from retriever_service import schema
-from retriever_service.collection import Passage, Rows, Source, Span, Vectors
+from retriever_service.collection import MetadataValue, Passage, Rows, Source, Span, Vectors
 from retriever_service.filters import Condition
 from retriever_service.neighbors import rows_beside
 from retriever_service.row_sets import RowSets
@@ -268,9 +268,13 @@ _SOURCE_NAMES = "SELECT name FROM sources UNION SELECT DISTINCT source FROM pass
 def passage_from(columns: Sequence[Any]) -> Passage:
     """A passage from its columns, in the order of `_PASSAGE`."""
     id_, title, text, source, start, end, page, metadata, sequence = columns
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(metadata).items()}
+    values = {} if metadata == "{}" else _values(metadata)
     span = None if start is None else Span(start, end, page)
     return Passage(id_, title, text, source, span, values, sequence)
+
+
+def _values(metadata: str) -> dict[str, MetadataValue]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(metadata).items()}
 
 
 def vector_from(blob: bytes) -> Vectors:

@@ -15,8 +15,14 @@ class Users:
     def __init__(self, collection: str) -> None:
         """Takes the collection's name, for the message."""
         self._collection = collection
-        self.num, self.is_closing = 0, False
+        self.num = 0
+        self.closing = asyncio.Event()  # Set once somebody waits for the last one to leave.
         self._left = asyncio.Condition()
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether nobody is let in any more."""
+        return self.closing.is_set()
 
     @asynccontextmanager
     async def in_use(self) -> AsyncIterator[None]:
@@ -38,6 +44,6 @@ class Users:
 
     async def close(self) -> None:
         """Lets nobody in any more; returns when the last one has left."""
-        self.is_closing = True
+        self.closing.set()
         async with self._left:
             await self._left.wait_for(lambda: self.num == 0)

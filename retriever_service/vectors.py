@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from retriever_service.collection import CollectionSettings, Metric, Vectors
@@ -24,12 +26,15 @@ def check_vector(vector: Vectors, settings: CollectionSettings, field: str) -> V
             field=field,
             reason="WRONG_DIMENSION",
         )
-    if not np.isfinite(vector).all():
+    exact = vector.astype(np.float64)
+    norm = math.sqrt(exact @ exact)
+    if not math.isfinite(norm):  # So is every float32 number's square in float64.
         raise InvalidRequest(f"{field} holds a number that is not finite", field=field)
-    if np.linalg.norm(vector.astype(np.float64)) < _MIN_NORM:
+    if norm < _MIN_NORM:
         raise InvalidRequest(f"{field} is a zero vector", field=field)
-    checked: Vectors = normalised(vector[None], settings.metric)[0]
-    return checked
+    if settings.metric is Metric.INNER_PRODUCT or abs(norm - 1.0) < _UNIT_TOLERANCE:
+        return vector
+    return np.asarray(exact / norm, np.float32)
 
 
 def normalised(vectors: Vectors, metric: Metric) -> Vectors:

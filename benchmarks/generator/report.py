@@ -16,6 +16,7 @@ from benchmarks.generator import plots
 from benchmarks.generator.cells import MODES, SHAPES
 from benchmarks.generator.workload import Workload
 from benchmarks.machine import RESULTS, ROOT
+from benchmarks.retriever import report as retriever
 
 PAGE = ROOT / "docs" / "performance.md"
 IMAGES = ROOT / "docs" / "images"
@@ -45,6 +46,7 @@ def render(results: Path = RESULTS) -> str:
             parts += _device(device, clock, json.loads(path.read_text(encoding="utf-8")))
     if not (results / "generator_gpu.json").exists():
         parts.append("## GPU\n\nNot measured yet: `make bench-generator-gpu` does it where there is one.")
+    parts += retriever.sections(results)
     return "\n\n".join(parts) + "\n"
 
 
@@ -63,11 +65,13 @@ def main() -> None:
         IMAGES.mkdir(exist_ok=True)
         for axis, lines in plots.curves(cells, "cpu_ms").items():
             plots.draw(axis, lines, IMAGES)
+    retriever.draw(RESULTS, IMAGES)
 
 
 _HEAD = """# Performance
 
-Written by `python -m benchmarks.generator.report` from `benchmarks/results/`; `make bench-generator` measures.
+Written by `python -m benchmarks.generator.report` from `benchmarks/results/`; `make bench-generator` and
+`make bench-retriever` measure.
 
 **How.** transformers' `RagTokenForGeneration` and `RagSequenceForGeneration`, float32 and their own defaults, against
 our engine: the same random weights in the shapes of bart-base and t5-small, the same inputs (five passages of 200

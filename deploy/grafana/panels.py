@@ -68,6 +68,30 @@ ANSWERS = (
         "short",
         [Query(mean("rag_gateway_answer_passages"), "mean")],
     ),
+    Panel(
+        "Answer cache",
+        "Which share of the questions need no answer made, and how many could not be remembered at all?",
+        "percentunit",
+        [
+            Query(
+                f"{rate('rag_gateway_answer_cache_lookups_total', 'outcome')} / ignoring(outcome) group_left "
+                f"{rate('rag_gateway_answer_cache_lookups_total')}",
+                "{{outcome}}",
+            )
+        ],
+    ),
+    Panel(
+        "Answers forgotten",
+        'Why do cached answers go? "changed" is a write or another model, "evicted" a cache that is too small.',
+        "reqps",
+        [Query(rate("rag_gateway_answer_cache_removals_total", "reason"), "{{reason}}")],
+    ),
+    Panel(
+        "Answer cache size",
+        "How full is it?",
+        "bytes",
+        [Query("sum by (instance) (rag_gateway_answer_cache_bytes)", "{{instance}}")],
+    ),
 )
 STAGES = (
     Panel(
@@ -132,6 +156,42 @@ RETRIEVER = (
         "What do the indexes cost, in memory (dense) and on disk (lexical)?",
         "bytes",
         [Query("sum by (collection, index) (rag_retriever_index_size_bytes)", "{{collection}} {{index}}")],
+    ),
+    Panel(
+        "Index recall",
+        "Does the dense index find what exact search would find, as measured when it was built?",
+        "percentunit",
+        [Query("min by (collection) (rag_retriever_index_recall_ratio)", "{{collection}}")],
+    ),
+    Panel(
+        "Dense searches",
+        "Do concurrent callers share the dense index's batches?",
+        "short",
+        [Query(mean("rag_retriever_dense_search_queries"), "queries per search")],
+    ),
+    Panel(
+        "Replication lag",
+        "How stale can a read replica's answers be?",
+        "s",
+        [Query("rag_retriever_replication_lag_seconds", "{{instance}}")],
+    ),
+    Panel(
+        "Publications",
+        "Do all read replicas serve what the writer published last?",
+        "short",
+        [Query("rag_retriever_publication_number", "{{instance}}")],
+    ),
+    Panel(
+        "Publication age",
+        "How long ago was what the writer published last, and what each replica serves, made?",
+        "s",
+        [Query("rag_retriever_publication_age_seconds", "{{instance}}")],
+    ),
+    Panel(
+        "Replication failures",
+        "Is the store that writer and replicas share reachable and whole?",
+        "reqps",
+        [Query(rate("rag_retriever_replication_failures_total", "action"), "{{action}}")],
     ),
 )
 GENERATOR = (

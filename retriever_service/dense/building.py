@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any
 
 from retriever_service.collection import Rows, Vectors
-from retriever_service.dense.factory import build, factory_for, num_scans
+from retriever_service.dense.cagra import CAGRA
+from retriever_service.dense.factory import build, build_from_all, factory_for, is_scan, num_scans
 from retriever_service.dense.library import load_faiss
 from retriever_service.dense.merging import Rebuild
 from retriever_service.dense.segment import Segment
@@ -18,6 +19,7 @@ from retriever_service.dense.segment_files import SegmentFiles
 from retriever_service.dense_index import VectorSource
 
 _REPORT_SECONDS = 1.0
+_MIN_SCANNED = 250_000  # Vectors: about 1.3 ms of a core at 384 dimensions, for which waking a thread pays.
 
 
 class Stopped(Exception):
@@ -33,6 +35,7 @@ class SegmentOptions:
         target_recall: Of quantised indexes, recall@10; what they are searched with is chosen for it.
         max_segment_bytes: Of a segment's vectors at two bytes a number: bounds the memory of a merge.
         place: Brings an index to where it is searched; default: where it is.
+        build_graph: Makes a CAGRA index of vectors (N, D), where `choose_factory` asks for one.
         num_threads: Of `threads`.
         threads: Search parts of a batch at the same time.
         on_progress: Told how much of the loading is done, 0 to 1.
@@ -43,6 +46,7 @@ class SegmentOptions:
     target_recall: float = 0.98
     max_segment_bytes: int = 1 << 30
     place: Callable[[Any], Any] | None = None
+    build_graph: Callable[[Vectors], Any] | None = None
     num_threads: int = 1
     threads: Executor | None = None
     on_progress: Callable[[float], None] = lambda _: None
@@ -80,14 +84,17 @@ class Builder:
         Raises:
             Stopped: When the index was closed meanwhile.
         """
-        pieces = [part for whole in plan for part in self._split(source, whole)]
+        pieces = [part for whole in plan for part in self._split(source, whole, self._size(num_vectors, whole.num))]
         factories = [self._options.choose_factory(num_vectors, piece.num) for piece in pieces]
         num_reads = sum(piece.num * num_scans(factory) for piece, factory in zip(pieces, factories, strict=True))
         progress = Progress(num_reads, self._report)
         segments = []
         for piece, factory in zip(pieces, factories, strict=True):
             scan = partial(self._scan, source, piece, progress)
-            built = build(scan, self._dim, factory, piece.num, self._options.target_recall)
+            if factory == CAGRA and self._options.build_graph is not None:
+                built = build_from_all(scan, self._options.build_graph, factory, self._options.place)
+            else:
+                built = build(scan, self._dim, factory, piece.num, self._options.target_recall)
             if built is not None:
                 up_to = int(built.rows[-1]) if piece.up_to is None else piece.up_to
                 segment = self._files.write(built, piece.after, up_to)
@@ -95,11 +102,17 @@ class Builder:
                 segments.append(segment)
         return segments
 
-    def _split(self, source: VectorSource, whole: Rebuild) -> Iterator[Rebuild]:
-        """The range in parts that a segment may hold; there may be more in it than expected."""
-        size = -(-whole.num // max(1, -(-whole.num // self.capacity)))  # Equal parts.
+    def _size(self, num_vectors: int, num: int) -> int:
+        """How many of `num` vectors a segment takes: what scans every code is scanned by all threads at once."""
+        if is_scan(self._options.choose_factory(num_vectors, num)):
+            return min(self.capacity, max(_MIN_SCANNED, -(-num_vectors // self._options.num_threads)))
+        return self.capacity
+
+    def _split(self, source: VectorSource, whole: Rebuild, capacity: int) -> Iterator[Rebuild]:
+        """The range in parts of at most `capacity`; there may be more in it than expected."""
+        size = -(-whole.num // max(1, -(-whole.num // capacity)))  # Equal parts.
         after, left = whole.after, whole.num
-        while (beyond := source.row_at(after, self.capacity)) and (whole.up_to is None or beyond <= whole.up_to):
+        while (beyond := source.row_at(after, capacity)) and (whole.up_to is None or beyond <= whole.up_to):
             up_to = source.row_at(after, size - 1)
             yield Rebuild(after, up_to, size)
             assert up_to is not None

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from retriever_service.collection import CollectionSettings
 from retriever_service.dense.building import SegmentOptions
-from retriever_service.dense.factory import check_factory, factory_for
+from retriever_service.dense.cagra import CAGRA, MIN_GRAPH
+from retriever_service.dense.factory import EXACT, check_factory, factory_for
 from retriever_service.dense.segmented import SegmentedIndex
 from retriever_service.dense_index import DenseIndex, OpenSource
 from serving.errors import FailedPrecondition
@@ -74,7 +75,7 @@ class DenseIndexes:
             FailedPrecondition: When it asks for one, and this service does not search with FAISS.
         """
         options = self._options
-        self._check(settings)
+        self._check_backend(settings)
         report = functools.partial(options.on_progress, settings.name)
         if options.backend == "torch":
             from retriever_service.dense.torch_index import TorchIndex
@@ -95,6 +96,7 @@ class DenseIndexes:
                 target_recall=options.target_recall,
                 max_segment_bytes=options.max_segment_bytes,
                 place=self._place,
+                build_graph=None if self._place is None else self._place.build_graph,
                 num_threads=options.num_threads,
                 threads=self._threads,
                 on_progress=report,
@@ -102,7 +104,25 @@ class DenseIndexes:
             ),
         )
 
-    def _check(self, settings: CollectionSettings) -> None:
+    def check_new(self, settings: CollectionSettings) -> None:
+        """Checks that a new collection can have the index that it asks for; one that is there may be served without.
+
+        Raises:
+            RagError: When it cannot.
+        """
+        self._check_backend(settings)
+        if settings.index_factory == CAGRA and not self._can_build_graphs:
+            raise FailedPrecondition(
+                "index_factory 'CAGRA' is built on a GPU, by FAISS with cuVS: install the faiss-gpu-cuvs build, set "
+                f"dense_device to cuda; this retriever has dense_device {self._options.device!r}",
+                reason="INDEX_FACTORY_NOT_SERVED",
+            )
+
+    @property
+    def _can_build_graphs(self) -> bool:
+        return self._place is not None and self._place.can_build_graphs
+
+    def _check_backend(self, settings: CollectionSettings) -> None:
         factory = settings.index_factory
         if factory and self._options.backend != "faiss":
             raise FailedPrecondition(
@@ -110,11 +130,13 @@ class DenseIndexes:
                 f"{self._options.backend}",
                 reason="INDEX_FACTORY_NOT_SERVED",
             )
-        if factory:
+        if factory and factory != CAGRA:
             check_factory(factory, settings.encoder.dim)
 
     def _policy(self, settings: CollectionSettings) -> Callable[[int, int], str]:
-        if settings.index_factory:
+        if settings.index_factory == CAGRA and self._can_build_graphs:
+            return lambda _num_vectors, size: CAGRA if size >= MIN_GRAPH else EXACT
+        if settings.index_factory not in ("", CAGRA):
             return lambda _num_vectors, _size: settings.index_factory
         if self._place is not None:
             return functools.partial(self._place.factory_for, settings.encoder.dim)

@@ -53,6 +53,11 @@ def factory_for(num_vectors: int, size: int) -> str:
     return _QUANTISED if size <= _MIN_IVF else f"IVF{round(4 * size**0.5)},{_QUANTISED}"
 
 
+def is_scan(factory: str) -> bool:
+    """Whether a search compares every code of the index with the query: twice the vectors take twice as long."""
+    return factory == _QUANTISED
+
+
 def num_scans(factory: str) -> int:
     """How often `build` reads the vectors."""
     return 1 if factory == EXACT else 2
@@ -101,6 +106,31 @@ def build(scan: Scan, dim: int, factory: str, num_expected: int, target_recall: 
     del sample
     built = _fill(index, scan, truth, factory, num_expected)
     return built and _calibrated(built, truth, target_recall)
+
+
+def build_from_all(
+    scan: Scan, make: Callable[[Vectors], Any], factory: str, place: Callable[[Any], Any] | None
+) -> Built | None:
+    """An index that is made of all its vectors at once, which are in memory meanwhile; None when there are none.
+
+    Args:
+        scan: Gives the vectors.
+        make: Makes the index.
+        factory: What it is called.
+        place: Brings it to where it is searched, and judged.
+    """
+    parts = list(scan())
+    if not parts:
+        return None
+    rows, vectors = (np.concatenate(one) for one in zip(*parts, strict=True))
+    chosen = np.linspace(0, len(rows) - 1, min(_NUM_QUERIES, len(rows))).astype(int)
+    truth = _Truth(load_faiss(), rows[chosen], vectors[chosen])
+    truth.see(rows, vectors)
+    index = make(vectors)
+    searched = index if place is None else place(index)
+    positions = searched.search(truth.queries, min(CANDIDATES + 1, len(rows)))[1]
+    recall = truth.recall(np.where(positions >= 0, rows[positions], -1))
+    return Built(index, rows, factory, "", recall)
 
 
 class _Truth:

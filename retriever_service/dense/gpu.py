@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retriever_service.collection import Vectors
+from retriever_service.dense.cagra import CagraSearcher, build_graph, can_build
 from retriever_service.dense.factory import EXACT
 from retriever_service.dense.library import load_gpu_faiss
 
@@ -36,8 +37,22 @@ class GpuPlace:
         self._memory_bytes = _memory_bytes(device)
         self._lock = threading.Lock()  # A device takes one search at a time, and none beside a copy.
 
-    def __call__(self, index: Any) -> GpuSearcher:
-        """A copy on the device."""
+    @property
+    def can_build_graphs(self) -> bool:
+        """Whether `build_graph` works."""
+        return can_build(self._faiss)
+
+    def build_graph(self, vectors: Vectors) -> Any:
+        """A CAGRA graph of (N, D) vectors, as it is kept in a file."""
+        with self._lock:
+            return build_graph(self._faiss, self._resources, self._device, vectors)
+
+    def __call__(self, index: Any) -> Any:
+        """A copy on the device; of a graph that this FAISS cannot bring there, the index itself."""
+        if isinstance(self._faiss.downcast_index(index), self._faiss.IndexHNSWCagra):
+            if not self.can_build_graphs:
+                return index
+            return CagraSearcher(self._faiss, self._resources, self._device, index, self._lock)
         options = self._faiss.GpuClonerOptions()
         options.useFloat16 = True
         with self._lock:

@@ -105,29 +105,24 @@ class SegmentedIndex:
         self._merger.shutdown()
 
     def search(self, queries: Vectors, count: int) -> Hits:
-        """The `count` best live rows for each of (B, D) queries."""
-        state = self._state
-        self._options.on_search(len(queries))
-        tasks = [partial(self._search_segment, segment, queries, count) for segment in state.segments]
-        if state.delta.num_vectors or not tasks:
-            tasks.append(partial(state.delta.search, queries, count))
-        return merge_hits([task() for task in tasks], count)
+        """The `count` best live rows for each of (B, D) queries.
 
-    def _search_segment(self, segment: Segment, queries: Vectors, count: int) -> Hits:
-        """Searches with all threads: an exact segment by ranges of its rows, others by queries.
-
-        A matrix product wants all queries at once, but quantised indexes take as long for each of many as for one.
+        All threads share it: by segments, by ranges of exact ones' rows, and by queries where an index takes as long
+        for each of many as for one. (A matrix product and a GPU want all of them at once.)
         """
-        num_threads = self._options.num_threads
-        slices = segment.slices(num_threads)
-        if len(slices) > 1:
-            return merge_hits(self._run([partial(one.search, queries, count) for one in slices]), count)
-        is_shared = segment.factory != EXACT and segment.searcher is segment.index  # A GPU wants one whole batch.
-        parts = np.array_split(queries, min(num_threads, len(queries)) if is_shared else 1)
-        found = self._run([partial(segment.search, part, count) for part in parts])
-        if len(found) == 1:
-            return found[0]
-        return Hits(np.concatenate([one.rows for one in found]), np.concatenate([one.scores for one in found]))
+        state, num_threads = self._state, self._options.num_threads
+        self._options.on_search(len(queries))
+        slices = [part for segment in state.segments for part in segment.slices(num_threads)]
+        searches: list[Callable[[Vectors, int], Hits]] = [part.search for part in slices]
+        if state.delta.num_vectors or not searches:
+            searches.insert(0, state.delta.search)
+        is_divisible = any(one.factory != EXACT and one.searcher is one.index for one in slices)
+        parts = np.array_split(queries, min(num_threads, len(queries)) if is_divisible else 1)
+        found = self._run([partial(search, part, count) for part in parts for search in searches])
+        merged = [merge_hits(found[i : i + len(searches)], count) for i in range(0, len(found), len(searches))]
+        if len(merged) == 1:
+            return merged[0]
+        return Hits(np.concatenate([one.rows for one in merged]), np.concatenate([one.scores for one in merged]))
 
     def search_among(self, queries: Vectors, rows: Rows, count: int) -> Hits:
         """The same, exactly, among `rows` alone; from the store where the index does not keep vectors as they are."""

@@ -96,7 +96,7 @@ class Follower:
             await self._look()
             if self._replica is None:
                 await asyncio.sleep(self._interval_seconds)
-        self._metrics.set_publication(self._replica.publication.number)
+        self._metrics.set_publication(self._replica.publication.number, self._replica.publication.published_at)
         self._task = asyncio.create_task(self._run(), name="follow")
 
     async def close(self) -> None:
@@ -170,7 +170,7 @@ class Follower:
             raise FailedPrecondition(message, reason=DAMAGED) from first
         self._replica = Replica(pointer.sha256, publication, looked_at)
         await asyncio.to_thread(_write_replica, self._file, self._replica)
-        self._metrics.set_publication(publication.number)
+        self._metrics.set_publication(publication.number, publication.published_at)
         log.info("following", number=publication.number, collections=len(publication.collections))
 
     def _serves(self, publication: Publication) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterable
@@ -25,6 +26,10 @@ class ObjectStore(Protocol):
 
     def write(self, name: str, content: bytes) -> None:
         """Stores a small object."""
+        ...
+
+    def replace(self, name: str, content: bytes, expected: bytes | None) -> bool:
+        """Stores a small object where its content is still the expected one, None for none; whether that was so."""
         ...
 
     def upload(self, name: str, source: Path) -> None:
@@ -67,6 +72,17 @@ class DirectoryStore:
         temporary = self._temporary(name)
         temporary.write_bytes(content)
         self._finish(temporary, name)
+
+    def replace(self, name: str, content: bytes, expected: bytes | None) -> bool:
+        """Stores a small object where its content is still the expected one, None for none; whether that was so."""
+        lock = self._root / f"{name}.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("w") as held:  # A lock ends with its process, on every machine that shares the directory.
+            fcntl.flock(held, fcntl.LOCK_EX)
+            if self.read(name) != expected:
+                return False
+            self.write(name, content)
+            return True
 
     def upload(self, name: str, source: Path) -> None:
         """Stores a file."""

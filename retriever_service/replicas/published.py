@@ -21,7 +21,7 @@ from retriever_service.schema import check_format
 from serving.errors import FailedPrecondition
 
 FORMAT = 1
-DAMAGED = "PUBLICATION_DAMAGED"
+DAMAGED, NOT_THE_WRITER = "PUBLICATION_DAMAGED", "NOT_THE_WRITER"
 POINTER, OBJECTS, STATES = "current.json", "objects/", "states/"
 _DIRECTORY, _SHA256 = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{64}")
 
@@ -88,13 +88,54 @@ class Publication:
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """Which publication is the newest: its number, its object and the SHA-256 (hex) of that."""
+    """Which publication is the newest: its number, its object and the SHA-256 (hex) of that.
+
+    `writer_id` alone may write the next one; `epoch` counts how often that changed. Releases before had neither.
+    """
 
     number: int
     state: str
     sha256: str
     published_at: float
     writer_address: str
+    writer_id: str = ""
+    epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A writer's right to write the next pointer, as long as the present one is `pointer` (None: there is none)."""
+
+    writer_id: str
+    epoch: int
+    pointer: bytes | None
+    is_new: bool  # The present pointer is another writer's, or nobody's.
+
+
+def claim(store: ObjectStore, writer_id: str, *, takes_over: bool) -> Claim:
+    """What `writer_id` may replace: its own pointer, nobody's, or with `takes_over` that of another.
+
+    Raises:
+        FailedPrecondition: When the place belongs to another writer.
+    """
+    content = store.read(POINTER)
+    try:
+        pointer = None if content is None else pointer_from_json(content)
+    except FailedPrecondition as error:
+        if error.reason != DAMAGED:
+            raise
+        pointer = None
+    if pointer is None or not pointer.writer_id:
+        return Claim(writer_id, 1, content, is_new=True)
+    if pointer.writer_id == writer_id:
+        return Claim(writer_id, pointer.epoch, content, is_new=False)
+    if not takes_over:
+        raise FailedPrecondition(
+            f"another retriever is the writer of this place: the one at {pointer.writer_address} published there "
+            f"(epoch {pointer.epoch}). Stop it and start this one once with --take-over, or publish elsewhere",
+            reason=NOT_THE_WRITER,
+        )
+    return Claim(writer_id, pointer.epoch + 1, content, is_new=True)
 
 
 def publication_from_json(content: bytes) -> Publication:
@@ -122,8 +163,15 @@ def read_pointer(store: ObjectStore) -> Pointer | None:
         FailedPrecondition: When it is of a newer format, or damaged.
     """
     content = store.read(POINTER)
-    if content is None:
-        return None
+    return None if content is None else pointer_from_json(content)
+
+
+def pointer_from_json(content: bytes) -> Pointer:
+    """The inverse of how a pointer is stored.
+
+    Raises:
+        FailedPrecondition: When it is of a newer format, or damaged.
+    """
     try:
         given = _checked_format(json.loads(content))
         del given["collections"]  # For people.
@@ -145,19 +193,26 @@ def read_publication(store: ObjectStore, pointer: Pointer) -> Publication:
     return publication_from_json(content)
 
 
-def write_publication(store: ObjectStore, publication: Publication) -> Pointer:
-    """Stores a publication whose files are there, then makes it the newest."""
+def write_publication(store: ObjectStore, publication: Publication, claim: Claim) -> None:
+    """Stores a publication whose files are there, then makes it the newest.
+
+    Raises:
+        FailedPrecondition: When another writer has published since the claim was made.
+    """
     content = publication.to_json()
     digest = hashlib.sha256(content).hexdigest()
     name = f"{STATES}{publication.number:012d}-{digest[:16]}.json"
     store.write(name, content)
-    pointer = Pointer(publication.number, name, digest, publication.published_at, publication.writer_address)
+    pointer = Pointer(publication.number, name, digest, publication.published_at, publication.writer_address,
+                      claim.writer_id, claim.epoch)  # fmt: skip
     summary = {
         name: {"index_generation": one.record.active, "sequence": one.sequence, "digest": one.digest}
         for name, one in publication.collections.items()
     }
-    store.write(POINTER, json.dumps({"format": FORMAT, **asdict(pointer), "collections": summary}).encode())
-    return pointer
+    written = json.dumps({"format": FORMAT, **asdict(pointer), "collections": summary}).encode()
+    if not store.replace(POINTER, written, claim.pointer):
+        # Whose the place is now, the next claim says.
+        raise FailedPrecondition("another writer published at the same moment", reason="PUBLISHED_MEANWHILE")
 
 
 def _collection_from(given: dict[str, Any]) -> PublishedCollection:

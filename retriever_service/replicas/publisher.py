@@ -24,11 +24,14 @@ from retriever_service.metrics import RetrieverMetrics
 from retriever_service.replicas.object_store import ObjectStore, first_line
 from retriever_service.replicas.published import (
     DAMAGED,
+    NOT_THE_WRITER,
     OBJECTS,
     STATES,
+    Claim,
     Files,
     Publication,
     PublishedCollection,
+    claim,
     publication_from_json,
     read_pointer,
     read_publication,
@@ -49,12 +52,16 @@ class PublishOptions:
     Attributes:
         writer_address: Where readers send those who want to write.
         staging: A directory of the publisher's own, on the file system of the collections.
+        writer_id: Whose the data directory is; who published to a store before may go on.
+        takes_over: Whether to publish to it all the same when that was another.
         every_seconds: How often a head that was written to is published; 0 is only with a change of generations.
         num_kept: States whose files stay in the store, for readers that are still fetching an older one.
     """
 
     writer_address: str
     staging: Path
+    writer_id: str
+    takes_over: bool = False
     every_seconds: float = 0.0
     num_kept: int = 2
 
@@ -79,13 +86,25 @@ class Publisher:
         self._library, self._store, self._options, self._metrics = library, store, options, metrics
         self._last: Publication | None = None
         self._heads: dict[str, _HeadState] = {}  # As last published.
+        self._takes_over = options.takes_over  # Once.
+        self._refusal: FailedPrecondition | None = None
         self._erases = True  # Until something is published: a purge may have been, before a crash.
         self._wake, self._publishing = asyncio.Event(), asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._erasing: set[asyncio.Task[None]] = set()  # Not to be lost while they run.
 
     async def start(self) -> None:
-        """Publishes the present state, and from now on what changes."""
+        """Publishes the present state, and from now on what changes.
+
+        Raises:
+            FailedPrecondition: When the store is another writer's.
+        """
+        try:
+            await asyncio.to_thread(self._claim)
+        except FailedPrecondition:
+            raise
+        except Exception as error:  # The store is away: what it says comes when it is back.
+            log.warning("cannot ask whose the published place is", cause=first_line(error))
         self._wake.set()
         self._task = asyncio.create_task(self._run(), name="publish")
 
@@ -94,6 +113,11 @@ class Publisher:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+    def check(self) -> None:
+        """Raises FailedPrecondition when another writer has taken over."""
+        if self._refusal is not None:
+            raise self._refusal
 
     def changed(self, *, erases: bool = False) -> None:
         """Says that generations have changed; where content was taken away, older states are not kept."""
@@ -113,6 +137,7 @@ class Publisher:
         try:
             await asyncio.shield(publishing)
         except Exception as error:
+            self.check()
             raise NotReady(
                 f"purged from this retriever, but not yet from what it publishes; it keeps trying: {first_line(error)}",
                 reason="ERASURE_NOT_PUBLISHED",
@@ -124,8 +149,10 @@ class Publisher:
             erases, self._erases = self._erases, False
             try:
                 await self._publish(erases=erases)
-            except BaseException:
+            except BaseException as error:
                 self._erases |= erases
+                if isinstance(error, FailedPrecondition) and error.reason == NOT_THE_WRITER:
+                    self._refusal = error
                 raise
 
     async def _run(self) -> None:
@@ -139,22 +166,26 @@ class Publisher:
             except Exception as error:  # E.g. the store is away: the former state stays valid.
                 log.warning("cannot publish", cause=first_line(error))
                 self._metrics.count_replication_failure("publish")
+                if self._refusal is not None:
+                    return
                 await asyncio.sleep(_RETRY_SECONDS)
                 self._wake.set()
 
     async def _publish(self, *, erases: bool) -> None:
         await asyncio.to_thread(shutil.rmtree, self._options.staging, ignore_errors=True)
+        claimed = await asyncio.to_thread(self._claim)
         if self._last is None:
             self._last = await asyncio.to_thread(_read_last, self._store)
         last, there = self._last, await asyncio.to_thread(self._store.names, OBJECTS)
         staging, address = self._options.staging / uuid.uuid4().hex, self._options.writer_address
         try:
             collections, heads = await self._collect(_present(last, there), staging)
-            is_new = (last.collections, last.writer_address) != (collections, address)
+            is_new = claimed.is_new or (last.collections, last.writer_address) != (collections, address)
             publication = Publication(last.number + 1, time.time(), address, collections) if is_new else last
             await asyncio.to_thread(_upload, self._store, publication, there, staging)
             if is_new:
-                await asyncio.to_thread(write_publication, self._store, publication)
+                await asyncio.to_thread(write_publication, self._store, publication, claimed)
+                self._takes_over = False
                 log.info("published", number=publication.number, collections=len(collections))
             if is_new or erases:
                 num_kept = 1 if erases else self._options.num_kept
@@ -162,7 +193,10 @@ class Publisher:
         finally:
             await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
         self._last, self._heads = publication, heads
-        self._metrics.set_publication(publication.number)
+        self._metrics.set_publication(publication.number, publication.published_at)
+
+    def _claim(self) -> Claim:
+        return claim(self._store, self._options.writer_id, takes_over=self._takes_over)
 
     async def _collect(
         self, last: Mapping[str, PublishedCollection], staging: Path
@@ -252,7 +286,8 @@ def _upload(store: ObjectStore, publication: Publication, there: set[str], stagi
 def _prune(store: ObjectStore, publication: Publication, num_kept: int) -> None:
     """Deletes what neither the newest publication nor one of the others to be kept needs."""
     pointer, states = read_pointer(store), store.names(STATES)
-    assert pointer is not None
+    if pointer is None or pointer.number != publication.number or pointer.writer_address != publication.writer_address:
+        return  # Another writer's, since a moment ago: what it needs is not known here.
     # What is not below it was never pointed to: it was interrupted.
     former = sorted((name for name in states if name < pointer.state), reverse=True)[: num_kept - 1]
     needed = publication.objects()

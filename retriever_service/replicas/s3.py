@@ -49,6 +49,27 @@ class S3Store:
         """Stores a small object."""
         self._obstore.put(self._store, name, content)
 
+    def replace(self, name: str, content: bytes, expected: bytes | None) -> bool:
+        """Stores a small object where its content is still the expected one, None for none; whether that was so.
+
+        A server that knows no conditions on writes overlooks who writes in the same moment.
+        """
+        changed = (self._obstore.exceptions.AlreadyExistsError, self._obstore.exceptions.PreconditionError)
+        mode: Any = "create"
+        try:
+            found = self._obstore.get(self._store, name)
+            if bytes(found.bytes()) != expected:
+                return False
+            mode = {"e_tag": found.meta["e_tag"]}
+        except FileNotFoundError:
+            if expected is not None:
+                return False
+        try:
+            self._obstore.put(self._store, name, content, mode=mode)
+        except changed:
+            return False
+        return True
+
     def upload(self, name: str, source: Path) -> None:
         """Stores a file, in parts when it is large."""
         self._obstore.put(self._store, name, source)

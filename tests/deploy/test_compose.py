@@ -95,8 +95,9 @@ def test_what_a_service_writes_lies_on_a_volume(compose, configs):
         assert f"{name}-data:/var/lib/rag" in compose["services"][name]["volumes"]
         assert path.is_relative_to("/var/lib/rag")
         assert compose["services"][name]["read_only"] is True
-    assert configs["generator"].cache_dir.is_relative_to("/var/cache/rag")
-    assert "generator-cache:/var/cache/rag" in compose["services"]["generator"]["volumes"]
+    for name in ("retriever", "generator"):
+        assert configs[name].cache_dir.is_relative_to("/var/cache/rag")
+        assert f"{name}-cache:/var/cache/rag" in compose["services"][name]["volumes"]
 
 
 def test_grafana_is_given_the_dashboard_and_the_prometheus_of_this_file(deploy, compose):

@@ -160,6 +160,7 @@ def test_what_must_last_is_on_a_claim_and_what_is_cached_on_an_empty_dir(manifes
     expected = [
         ("gateway", "feedback_path", "data"),
         ("retriever", "data_dir", "data"),
+        ("retriever", "cache_dir", "cache"),
         ("generator", "cache_dir", "cache"),
     ]
     for name, setting, volume_name in expected:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+import default_model
 from generator_service import convert
 from generator_service.confidence import FEATURES, Confidence, Evidence
 from generator_service.decoding.constraints import Constraints
@@ -155,9 +156,7 @@ def test_a_threshold_that_is_no_probability_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_default_generators_confidence_can_be_read_and_advises_a_threshold() -> None:
-    import generator_service
-
-    confidence = Confidence.load(Path(generator_service.__file__).parent / "default_model" / "confidence.json")
+    confidence = Confidence.load(default_model.PACK / "generator" / "confidence.json")
     assert confidence.is_calibrated
     assert not confidence.compares_closed_book
     assert 0.0 < confidence.min_confidence < 0.1

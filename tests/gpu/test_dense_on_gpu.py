@@ -29,6 +29,9 @@ pytestmark = [
 needs_gpu_faiss = pytest.mark.skipif(
     "GPU" not in load_faiss().get_compile_options().split(), reason="faiss is built without GPUs"
 )
+needs_cuvs = pytest.mark.skipif(
+    "CUVS" not in load_faiss().get_compile_options().split(), reason="faiss is built without cuVS"
+)
 DIM, NUM = 384, 300_000
 BACKENDS = [pytest.param("torch"), pytest.param("faiss", marks=needs_gpu_faiss)]
 
@@ -122,6 +125,29 @@ def test_vectors_added_later_are_found_at_once(index: DenseIndex) -> None:
     added = unit_vectors(100, seed=3)
     index.add(np.arange(NUM + 1, NUM + 101), added)
     assert index.search(added, 1).rows[:, 0].tolist() == list(range(NUM + 1, NUM + 101))
+
+
+@needs_cuvs
+def test_a_graph_finds_its_neighbours_and_a_cpu_serves_its_file(
+    source: Source, exact: ExactIndex, tmp_path: Path
+) -> None:
+    settings, queries = dense_sources.settings(DIM, index_factory="CAGRA"), unit_vectors(64, seed=5)
+    expected = exact.search(queries, 10).rows
+    for device in ("cuda", "cpu"):
+        indexes = DenseIndexes(DenseOptions(device=device))
+        if device == "cuda":
+            indexes.check_new(settings)
+        index = indexes(tmp_path, settings, lambda: None)  # type: ignore[arg-type, return-value]
+        index.load(source)
+        assert index.kind == "CAGRA"
+        found = index.search(queries, 10).rows
+        recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, expected, strict=True)])
+        sys.stdout.write(f"\nCAGRA on {device}: recall {recall:.3f}, measured when built {index.measured_recall:.3f}\n")
+        assert recall > (0.8 if device == "cuda" else 0.3)  # Random vectors are the hardest; the default looks little.
+        gone = np.unique(found[:, :3])
+        index.remove(gone.tolist())
+        assert not np.isin(index.search(queries, 10).rows, gone).any()
+        index.close()
 
 
 def test_speed_beside_the_memory_bandwidth_floor(index: DenseIndex) -> None:

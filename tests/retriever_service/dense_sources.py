@@ -14,9 +14,10 @@ DIM = 16
 BATCH = 64
 
 
-def settings(dim=DIM):
+def settings(dim=DIM, index_factory=""):
     encoder = EncoderIdentity("fake", "d1", dim, True)
-    return CollectionSettings("c", Metric.COSINE, encoder, True, {}, COSINE_TEMPERATURE, Fusion(), "english")
+    made = CollectionSettings("c", Metric.COSINE, encoder, True, {}, COSINE_TEMPERATURE, Fusion(), "english")
+    return replace(made, index_factory=index_factory)
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +16,12 @@ from transformers import (
     DPRQuestionEncoder,
 )
 
+from retriever_service import checkpoint
 from retriever_service.bi_encoder import BiEncoder
 from retriever_service.checkpoint import Pooling, find_checkpoint
 from retriever_service.encoder import PassageText, Query
 from serving.errors import FailedPrecondition
+from training.pack import pack
 
 TEXTS = [
     "What is the capital of France?",
@@ -189,3 +192,17 @@ def test_modules_and_poolings_that_are_not_supported_are_refused_by_name(make_ch
     shutil.rmtree(tmp_path / "st")
     with pytest.raises(FailedPrecondition, match="max_tokens"):
         find_checkpoint(make_checkpoint(pooling={"pooling_mode_max_tokens": True}))
+
+
+def test_the_default_encoder_is_the_packed_one_with_its_pooling(make_checkpoint, tmp_path, monkeypatch):
+    given = make_checkpoint(modules=("Transformer", "Pooling", "Normalize"))
+    pack({"encoder": Path(given)}, tmp_path / "pack")
+    monkeypatch.setattr(checkpoint, "PACK", tmp_path / "pack")
+    default, original = BiEncoder("default", cache_dir=tmp_path / "cache"), BiEncoder(given)
+    assert default.info.identity.name == "default"
+    assert default.info.identity.is_normalising
+    queries = [Query("what is paris"), Query("capital")]
+    similarities = (default.encode(queries) * original.encode(queries)).sum(1)
+    assert np.all(similarities > 0.999)
+    assert np.all(similarities < 1)
+    assert [path.name.split("-")[0] for path in (tmp_path / "cache").iterdir()] == ["encoder"]

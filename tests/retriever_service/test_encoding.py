@@ -1,5 +1,6 @@
 import asyncio
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,6 +61,13 @@ async def test_encoders_besides_the_default_are_loaded_once_when_first_used(enco
     assert await encoding.encoder("other") is other_encoder
     with pytest.raises(FailedPrecondition, match=r"'third'.*fake, other"):
         await encoding.encoder("third")
+
+
+async def test_a_collection_keeps_its_encoder_when_the_servers_default_becomes_another(encoding, other_encoder):
+    made_with = other_encoder.info.identity
+    assert await encoding.encoder_of(made_with, collection="old", follows_server=True) is other_encoder
+    with pytest.raises(FailedPrecondition, match="ingest into a new collection"):
+        await encoding.encoder_of(replace(made_with, digest="gone"), collection="old", follows_server=True)
 
 
 async def test_nothing_to_embed_is_an_empty_matrix(encoding, fake_encoder):

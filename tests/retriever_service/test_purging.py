@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from retriever_service import exporting, streaming
 from retriever_service.collection import Passage, Source
 from retriever_service.options import QueryInput, RetrievalOptions
 from retriever_service.selection import Selection
-from serving.errors import InvalidRequest
+from serving.errors import FailedPrecondition, InvalidRequest
 
 SECRET = "xylophonist quetzalcoatl"
 KEPT = [Passage(f"k{i}", "", f"kept passage number {i} " + "filler " * 40, "open.md") for i in range(40)]
@@ -141,3 +142,28 @@ async def test_a_purge_that_was_killed_is_completed_at_the_next_start(
         assert traces(tmp_path / "data", *needles) == []
         assert "s" not in await texts(retriever, index_generation=1)
         assert len(await texts(retriever)) == len(KEPT)
+
+
+@pytest.mark.parametrize("index_generation", [0, 1])
+async def test_a_purge_does_not_wait_for_who_takes_an_export_slowly(
+    filled, fake_encoder, tmp_path, monkeypatch, index_generation
+):
+    monkeypatch.setattr(streaming, "_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(exporting, "_BATCH_PASSAGES", 1)
+    stream = filled.maintenance.export("default", index_generation, with_vectors=True)
+    await anext(stream)
+    await asyncio.wait_for(filled.maintenance.purge("default", Selection(ids=["s"])), 60)
+    assert traces(tmp_path / "data", *needles_of(fake_encoder, SECRET)) == []
+    with pytest.raises(FailedPrecondition, match="read it again"):
+        [one async for one in stream]
+
+
+async def test_an_export_that_is_taken_in_time_is_whole_although_a_purge_waits_for_it(filled, monkeypatch):
+    monkeypatch.setattr(exporting, "_BATCH_PASSAGES", 1)
+    stream = filled.maintenance.export("default", 0, with_vectors=False)
+    await anext(stream)
+    purging = asyncio.create_task(filled.maintenance.purge("default", Selection(ids=["s"])))
+    await asyncio.sleep(0.05)
+    passages = [stored.passage.id async for _, batch in stream for stored in batch.passages]
+    assert set(passages) == {passage.id for passage in KEPT}
+    await purging

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForSeq2SeqLM, BartForConditionalGeneration, PreTrainedTokenizerBase
 
-from generator_service.prompt import PromptFormat
+from generator_service.prompt import Prompt, PromptFormat
 from generator_service.surface import restore_surface
 from training.generator.warm_start import load_tokenizer
 
@@ -37,14 +37,17 @@ class Answered:
 
 
 class Answerer:
-    """A checkpoint ready to answer."""
+    """A model ready to answer."""
 
-    def __init__(self, checkpoint: Path, *, dtype: torch.dtype = torch.float32) -> None:
-        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(checkpoint)
-        self.model: BartForConditionalGeneration = AutoModelForSeq2SeqLM.from_pretrained(checkpoint, dtype=dtype)
-        self.model.eval()
-        named = getattr(self.model.config, "rag_prompt", {"format": "question_passage"})
-        self._prompt = PromptFormat.from_config(named)
+    def __init__(self, model: BartForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> None:
+        self.model, self.tokenizer, self._prompt = model.eval(), tokenizer, prompt
+
+    @classmethod
+    def load(cls, checkpoint: Path, *, dtype: torch.dtype = torch.float32) -> "Answerer":
+        """The checkpoint in a folder."""
+        model = AutoModelForSeq2SeqLM.from_pretrained(checkpoint, dtype=dtype)
+        named = getattr(model.config, "rag_prompt", {"format": "question_passage"})
+        return cls(model, load_tokenizer(checkpoint), PromptFormat.from_config(named))
 
     def answer(self, asked: Sequence[Asked], *, batch_size: int = 32) -> list[Answered]:
         """Answers in the order of ``asked``."""

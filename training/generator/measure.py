@@ -88,10 +88,10 @@ def measure(
     checkpoint: Path, data: Path, *, limit: int | None, sets: Sequence[str], against: Path | None
 ) -> dict[str, object]:
     """All scores of ``checkpoint``, as plain values for JSON; ``against`` adds the share of answers both give alike."""
-    answerer = Answerer(checkpoint)
+    answerer = Answerer.load(checkpoint)
     report: dict[str, object] = {}
     answerable: dict[str, list[float]] = {}
-    rival = None if against is None else Answerer(against)
+    rival = None if against is None else Answerer.load(against)
     for name in sets:
         questions = read_questions(data, name, limit=limit)
         started = time.monotonic()

@@ -124,8 +124,8 @@ class _Witness(Confidence):
 class OpenBook:
     """Knowledge bases and a generator. For one question at a time."""
 
-    def __init__(self, retriever: Retriever, generator: Generator, witness: _Witness) -> None:
-        self._retriever, self._generator, self._witness = retriever, generator, witness
+    def __init__(self, checkpoint: str, retriever: Retriever, generator: Generator, witness: _Witness) -> None:
+        self.checkpoint, self.retriever, self.generator, self._witness = checkpoint, retriever, generator, witness
 
     @classmethod
     @asynccontextmanager
@@ -146,20 +146,20 @@ class OpenBook:
         await retriever.start()
         try:
             await generator.start()
-            yield cls(retriever, generator, witness)
+            yield cls(checkpoint, retriever, generator, witness)
         finally:
             await generator.close()
             await retriever.close()
 
     async def fill(self, collection: str, passages: Sequence[KnownPassage], *, like: str = "") -> None:
         """Puts passages into a knowledge base; what is there already, or in the one named `like`, is not encoded."""
-        await self._retriever.library.create(CollectionRequest(collection))
+        await self.retriever.library.create(CollectionRequest(collection))
 
         async def messages() -> AsyncIterator[UpsertMessage]:
             for start in range(0, len(passages), _BATCH):
                 batch = passages[start : start + _BATCH]
                 ids = [each.id for each in batch]
-                known = await self._retriever.get_passages(like, ids, with_vectors=True) if like else {}
+                known = await self.retriever.get_passages(like, ids, with_vectors=True) if like else {}
                 yield UpsertMessage(
                     collection,
                     [
@@ -171,7 +171,7 @@ class OpenBook:
                     ],
                 )
 
-        result = await self._retriever.upsert(messages())
+        result = await self.retriever.upsert(messages())
         for item in result.items:
             if item.error is not None:
                 raise item.error
@@ -184,7 +184,7 @@ class OpenBook:
         """
         hidden = Not(In("id", case.hidden)) if case.hidden else None
         options = RetrievalOptions(case.collection, top_k=top_k, filter=hidden)
-        (hits,) = (await self._retriever.retrieve([QueryInput(case.question)], options)).results
+        (hits,) = (await self.retriever.retrieve([QueryInput(case.question)], options)).results
         if isinstance(hits, RagError):
             raise hits
         if not hits:
@@ -193,7 +193,7 @@ class OpenBook:
             Passage(hit.passage.id, hit.passage.title, hit.passage.text, hit.log_prior, hit.score) for hit in hits
         ]
         self._witness.seen.clear()
-        generation = await self._generator.generate(GenerationRequest(case.question, passages))
+        generation = await self.generator.generate(GenerationRequest(case.question, passages))
         evidence = self._witness.seen[0]
         is_right = exact_match(generation.best.text, case.answers) == 1.0
         return Answered(case.id, case.kind, is_right, {name: value(evidence) for name, value in FEATURES.items()})

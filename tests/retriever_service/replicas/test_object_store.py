@@ -1,5 +1,7 @@
 """Every store keeps the same promises; readers follow over S3 as over a directory."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from retriever_service.replicas.object_store import open_store
@@ -24,6 +26,43 @@ def test_an_object_is_whole_or_not_there(store, tmp_path):
     assert target.read_bytes() == source.read_bytes()
     with pytest.raises(FileNotFoundError):
         store.download("objects/none", target)
+
+
+def test_an_object_is_replaced_only_where_nobody_else_did(store):
+    assert store.replace("pointer.json", b"one", None)
+    assert not store.replace("pointer.json", b"two", None)
+    assert not store.replace("pointer.json", b"two", b"none")
+    assert store.replace("pointer.json", b"two", b"one")
+    assert store.read("pointer.json") == b"two"
+    assert not store.replace("absent.json", b"two", b"one")
+    assert store.read("absent.json") is None
+
+
+def test_a_bucket_that_knows_conditions_is_not_written_after_somebody_else():
+    """The local server knows none; obstore's store in memory does, and so do S3, MinIO and others."""
+    obstore = pytest.importorskip("obstore")
+    bucket = open_store("s3://bucket/prefix")
+    memory = bucket._store = obstore.store.MemoryStore()
+    assert bucket.replace("pointer.json", b"one", None)
+
+    class Slow:
+        """Reads, and then somebody writes."""
+
+        exceptions, put = obstore.exceptions, staticmethod(obstore.put)
+
+        def get(self, store, name):
+            try:
+                found = obstore.get(store, name)
+                content = found.bytes()
+            finally:
+                obstore.put(store, name, b"of somebody else")
+            return SimpleNamespace(bytes=lambda: content, meta=found.meta)
+
+    bucket._obstore = Slow()
+    assert not bucket.replace("pointer.json", b"two", b"one")
+    assert not bucket.replace("new.json", b"one", None)
+    for name in ("pointer.json", "new.json"):
+        assert bytes(obstore.get(memory, name).bytes()) == b"of somebody else"
 
 
 def test_objects_are_listed_by_folder_and_deleted(store):
