@@ -22,12 +22,13 @@ from serving.testing import test_server as run_server
 from tests.training.joint_toy import SHAPE, WORDS, ingest, save_encoder
 from tests.training.tiny_tokenizer import tiny_tokenizer
 from training.generator.warm_start import random_generator
-from training.joint.knowledge import Passage, read_from_files, read_from_service
+from training.joint.knowledge import read_from_files, read_from_service
 from training.joint.losses import log_prior
 from training.joint.monitor import CollapseMonitor, posterior_kl, prior_entropy
 from training.joint.questions import Question, QuestionStream, hold_out, preferred, window
 from training.joint.reader import Reader, Row
 from training.joint.search import Search
+from training.retriever.data import Passage
 
 TEXTS = ("name1 lives in place2", "place2 word3 word4", "name5 lives in place6 word3", "word1 word2 name1 name5")
 QUERY = "where lives name1 ?"

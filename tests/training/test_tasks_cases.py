@@ -6,10 +6,11 @@ import pytest
 
 from gateway.prompts import Turn
 from generator_service.task_prompts import task_prompts
+from training.retriever.data import Passage
 from training.tasks.cases import LABELS, NOT_ENOUGH, REFUTED, REWRITING, SUPPORTED, VERIFICATION, Case, rag_tasks
 from training.tasks.claims import ClaimMaker, abstract_claim, statement
 from training.tasks.dialogues import dialogue, mention_in, shortened
-from training.tasks.sources import Abstract, Known, Passage, by_passage, sentences
+from training.tasks.sources import Abstract, Known, by_passage, sentences
 from training.tasks.summaries import answering_sentence, conclusion, gap_sentence
 
 TEXT = "The Old Mill was built in 1720. Anna Reed owned it. In 1745 it burned down, and Tom Hale rebuilt the Old Mill."

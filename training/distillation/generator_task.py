@@ -1,6 +1,6 @@
 """Distilling a generator that reads one passage: token by token, or from the teacher's own answers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
@@ -94,8 +94,6 @@ class GeneratorDistillation:
         self._pair, self._stream, self._tokenizer, self._prompt = pair, stream, tokenizer, prompt
         self._mode, self._mixing, self._num_beams, self._held_out = mode, mixing, num_beams, held_out
         self._batch_size, self._accumulate = batch_size, schedule.accumulate
-        self._batches: Iterator[Batch] = iter(())
-        self._next = -1
 
     @property
     def num_questions_per_step(self) -> int:
@@ -104,11 +102,7 @@ class GeneratorDistillation:
 
     def terms(self, step: int, part: int) -> Terms:
         """The loss of batch ``step * accumulate + part`` of the stream."""
-        number = step * self._accumulate + part
-        if number != self._next:
-            self._batches = self._stream.batches(self._batch_size, first_step=number)
-        self._next = number + 1
-        batch = next(self._batches)
+        batch = self._stream.batch(step * self._accumulate + part, self._batch_size)
         labels = batch.target_ids if self._mode is Mode.TOKEN else self._decoded(batch)
         terms = self._pair.terms(batch, labels, temperature=self._mixing.temperature)
         shown = {name: term.item() for name, term in terms.items()}

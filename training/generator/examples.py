@@ -76,6 +76,8 @@ class ExampleStream:
         self._pool, self._negatives, self._prompt, self._ids, self._seed = pool, negatives, prompt, ids, seed
         self._order: list[int] = []
         self._epoch = -1
+        self._batches: Iterator[Batch] = iter(())
+        self._next_batch = (-1, -1)
 
     def example(self, number: int) -> Example:
         """Example ``number`` of the run: every question once an epoch, each epoch in its own order."""
@@ -99,6 +101,13 @@ class ExampleStream:
             if text_ids:
                 return self._negative(question, passage, text_ids, with_title=title_too)
         return self._positive(question, own, max_tokens, rng, with_title=title_too)
+
+    def batch(self, number: int, batch_size: int) -> Batch:
+        """Batch ``number`` of the run; cheap when asked for in order."""
+        if (number, batch_size) != self._next_batch:
+            self._batches = self.batches(batch_size, first_step=number)
+        self._next_batch = (number + 1, batch_size)
+        return next(self._batches)
 
     def batches(self, batch_size: int, *, first_step: int) -> Iterator[Batch]:
         """Batches from ``first_step`` on, without end.

@@ -1,13 +1,13 @@
 """Generator training as the shared loop runs it: batches by number, three loss terms, a plain checkpoint."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 
 import torch
 from transformers import BartForConditionalGeneration, PreTrainedTokenizerBase
 
-from training.generator.examples import Batch, ExampleStream, SpecialIds, collate
+from training.generator.examples import ExampleStream, SpecialIds, collate
 from training.generator.objective import Objective
 from training.generator.pool import TrainingQuestion
 from training.runtime.loop import Schedule, Terms
@@ -36,8 +36,6 @@ class GeneratorTask:
     ) -> None:
         self._objective, self._stream, self._tokenizer = objective, stream, tokenizer
         self._batch_size, self._accumulate, self._ids, self._held_out = batch_size, schedule.accumulate, ids, held_out
-        self._batches: Iterator[Batch] = iter(())
-        self._next = -1
 
     @property
     def num_questions_per_step(self) -> int:
@@ -46,11 +44,7 @@ class GeneratorTask:
 
     def terms(self, step: int, part: int) -> Terms:
         """The loss of batch ``step * accumulate + part`` of the stream."""
-        number = step * self._accumulate + part
-        if number != self._next:
-            self._batches = self._stream.batches(self._batch_size, first_step=number)
-        self._next = number + 1
-        terms = self._objective(next(self._batches))
+        terms = self._objective(self._stream.batch(step * self._accumulate + part, self._batch_size))
         shown = {"lm": terms.language_model.item(), "span": terms.span.item(), "guide": terms.guidance.item()}
         return Terms(terms.total, shown)
 

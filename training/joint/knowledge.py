@@ -17,15 +17,7 @@ from retriever_service.fusion import Fusion, FusionMethod
 from retriever_service.generations import STORE_FILE, Generations
 from retriever_service.store import Store
 from retriever_service.stored_settings import settings_from_json
-
-
-@dataclass(frozen=True, slots=True)
-class Passage:
-    """The unit that is retrieved."""
-
-    id: str
-    title: str
-    text: str
+from training.retriever.data import Passage
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from evaluation.answers import normalize_answer
 from evaluation.datasets import read_questions
 from training.generator.pool import HELD_OUT_RATIO, hash_unit
-from training.joint.knowledge import Passage
+from training.retriever.data import Passage
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from evaluation.answers import normalize_answer
+from training.retriever.data import Passage
 from training.tasks.cases import NOT_ENOUGH, REFUTED, SUPPORTED, VERIFICATION, Case
-from training.tasks.sources import Abstract, Known, Passage
+from training.tasks.sources import Abstract, Known
 
 DECISIONS = {"yes": SUPPORTED, "no": REFUTED, "maybe": NOT_ENOUGH}
 _STATEMENT_RATIO = 0.7

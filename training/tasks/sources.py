@@ -12,6 +12,7 @@ from evaluation.answers import f1
 from ingestion.chunker import ChunkOptions, chunk_text, sentence_starts
 from training.generator.negatives import TermIndex
 from training.generator.pool import hash_unit, read_json_lines
+from training.retriever.data import Passage
 
 TRAINING_SETS = (
     ("squad-open/passages.jsonl.gz", "squad-open/questions_train.jsonl.gz"),
@@ -22,15 +23,6 @@ TRAINING_SETS = (
 )
 SQUAD_DEV = ("squad-open/passages.jsonl.gz", "squad-open/questions_dev.jsonl.gz")
 NUM_PUBMED_TEST = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Passage:
-    """A passage of a knowledge base; ``title`` may be empty."""
-
-    id: str
-    title: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True)

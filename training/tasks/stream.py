@@ -13,13 +13,13 @@ from transformers import PreTrainedTokenizerBase
 from generator_service.prompt import PromptFormat
 from training.generator.examples import Batch, Example, SpecialIds, collate
 from training.generator.pool import hash_unit
+from training.retriever.data import Passage
 from training.tasks.cases import ANSWERING, LABELS, Case
 from training.tasks.claims import ClaimMaker, abstract_claim
 from training.tasks.dialogues import dialogue
 from training.tasks.sources import (
     TRAINING_SETS,
     Known,
-    Passage,
     by_passage,
     cropped,
     find_nearby,

@@ -5,8 +5,9 @@ place: a model of this size that must write a sentence it cannot see learns to m
 """
 
 from evaluation.answers import f1
+from training.retriever.data import Passage
 from training.tasks.cases import SUMMARIZATION, Case
-from training.tasks.sources import Abstract, Known, Passage, sentences
+from training.tasks.sources import Abstract, Known, sentences
 
 _MIN_WORDS, _MAX_WORDS = 6, 50
 _MIN_SENTENCES = 3
