@@ -70,15 +70,9 @@ ANSWERS = (
     ),
     Panel(
         "Answer cache",
-        "Which share of the questions need no answer made, and how many could not be remembered at all?",
-        "percentunit",
-        [
-            Query(
-                f"{rate('rag_gateway_answer_cache_lookups_total', 'outcome')} / ignoring(outcome) group_left "
-                f"{rate('rag_gateway_answer_cache_lookups_total')}",
-                "{{outcome}}",
-            )
-        ],
+        "How many questions need no answer made, and how many could not be remembered at all?",
+        "reqps",
+        [Query(rate("rag_gateway_answer_cache_lookups_total", "outcome"), "{{outcome}}")],
     ),
     Panel(
         "Answers forgotten",
