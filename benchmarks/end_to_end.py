@@ -7,7 +7,6 @@ Results are kept question by question in the work folder, so that an interrupted
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import os
 import random
@@ -20,6 +19,7 @@ from rich.console import Console
 
 from benchmarks.machine import RESULTS, ROOT, describe
 from cli.running import running_services
+from evaluation.datasets import lines_of
 from evaluation.report import make_report
 from evaluation.run import EvaluationSettings, evaluate
 from evaluation.tables import print_report
@@ -75,8 +75,7 @@ def _inputs(name: str, limit: int, folder: Path) -> tuple[Path, Path]:
     data = SHARED_DATA / "squad-open"
     if not limit:
         return data / "passages.jsonl.gz", data / "questions_dev.jsonl.gz"
-    with gzip.open(data / "questions_dev.jsonl.gz", "rt", encoding="utf-8") as file:
-        chosen = random.Random(0).sample(file.readlines(), limit)
+    chosen = random.Random(0).sample(list(lines_of(data / "questions_dev.jsonl.gz")), limit)
     questions = folder / f"questions-{limit}.jsonl"
     questions.write_text("".join(chosen), encoding="utf-8")
     return data / "passages.jsonl.gz", questions

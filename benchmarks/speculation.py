@@ -11,7 +11,6 @@ and eight together. Process CPU time of decoding (without reading) with one thre
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import math
 import random
@@ -26,6 +25,7 @@ from typing import Any
 import torch
 
 from benchmarks.machine import ROOT, describe
+from evaluation.datasets import lines_of
 from generator_service.decoding import marginal
 from generator_service.decoding.constraints import Constraints
 from generator_service.decoding.greedy import GreedySearch
@@ -95,9 +95,7 @@ def _read(generator: LoadedGenerator, num_passages: int, options: argparse.Names
     texts = [Passage(str(i), each.title, each.text) for i, each in enumerate(passages)]
     words = [Counter(re.findall(r"\w+", f"{each.title} {each.text}".lower())) for each in texts]
     rarity = {word: math.log(len(texts) / count) for word, count in Counter(w for each in words for w in each).items()}
-    open_ = gzip.open if options.questions.suffix == ".gz" else open
-    with open_(options.questions, "rt") as lines:
-        questions = [json.loads(line)["question"] for line in lines]
+    questions = [json.loads(line)["question"] for line in lines_of(options.questions)]
     random.Random(0).shuffle(questions)
     ready = []
     for question in questions[: options.num_questions]:

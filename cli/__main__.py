@@ -32,7 +32,7 @@ _COMMANDS = {
     "evaluate report": ("cli.evaluate_report", "report on the results of `rag evaluate` once more"),
     "tune": ("cli.tune", "fit a collection's fusion and temperature to questions with known answers"),
     "train": ("cli.train", "train a model"),
-    "distill": ("cli.distill", "make a smaller, faster model that answers like its teacher"),
+    "distill": ("cli.train", "make a smaller, faster model that answers like its teacher"),
     "demo": ("cli.demo", "start, ingest the sample knowledge base, ask five questions, stop"),
 }
 

@@ -1,23 +1,32 @@
-"""`rag train`: hands over to the training programs."""
+"""`rag train` and `rag distill`: hand over to the training programs."""
 
 import argparse
 from importlib import import_module
 
 _PROGRAMS = {
-    "generator": "training.generator.__main__",
-    "joint": "training.joint.__main__",
-    "retriever": "training.retriever.__main__",
-    "tasks": "training.tasks.__main__",
+    "train": {
+        "generator": "training.generator.__main__",
+        "joint": "training.joint.__main__",
+        "retriever": "training.retriever.__main__",
+        "tasks": "training.tasks.__main__",
+    },
+    "distill": {
+        "encoder": "training.distillation.encoder",
+        "generator": "training.distillation.generator",
+        "rag": "training.distillation.rag",
+        "report": "training.distillation.report",
+    },
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the model; what follows it belongs to its program."""
-    parser.add_argument("model", choices=sorted(_PROGRAMS), help="what to train")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of its program; --help after the model lists them")
+    """Adds the program; what follows it belongs to that."""
+    command = parser.prog.rpartition(" ")[2]
+    parser.add_argument("program", choices=sorted(_PROGRAMS[command]), help="one of its programs")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of its program; --help after the name lists them")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Trains."""
-    import_module(_PROGRAMS[arguments.model]).main(arguments.arguments)
+    """Trains, distils, or reports."""
+    import_module(_PROGRAMS[arguments.command][arguments.program]).main(arguments.arguments)
     return 0

@@ -114,7 +114,7 @@ def read_questions(path: Path) -> list[Question]:
         OSError: The file cannot be read.
     """
     questions: dict[str, Question] = {}
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(lines_of(path), start=1):
         if not line.strip():
             continue
         try:
@@ -139,7 +139,8 @@ def check_tags(tagged: Iterable[Tagged], wanted: Sequence[str]) -> None:
             raise ValueError(f"no question has a field {tag!r} to slice by; there are: {', '.join(known) or 'none'}")
 
 
-def _lines(path: Path) -> Iterator[str]:
+def lines_of(path: Path) -> Iterator[str]:
+    """The lines of a text file, gzipped where its name ends in .gz."""
     if path.suffix == ".gz":
         with gzip.open(path, "rt", encoding="utf-8") as file:
             yield from file

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from serving.durable import sync_directory
+
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
@@ -77,13 +79,5 @@ def _recover(path: Path) -> set[str]:
         end = content.rfind(b"\n") + 1
         file.truncate(end)
         os.fsync(file.fileno())
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
     return {json.loads(line)["feedback_id"] for line in content[:end].splitlines()}
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

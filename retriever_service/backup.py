@@ -19,8 +19,9 @@ from pathlib import Path
 
 from retriever_service import schema
 from retriever_service.catalog import Catalog
-from retriever_service.generations import RECORD_FILE, STORE_FILE, Generations, Record, sync_directory
+from retriever_service.generations import RECORD_FILE, STORE_FILE, Generations, Record
 from retriever_service.snapshot_files import MANIFEST_FILE, sha256_of
+from serving import durable
 from serving.errors import FailedPrecondition, RagError
 
 FORMAT = 1
@@ -71,11 +72,11 @@ def create(data_dir: Path, target: Path) -> Backup:
     backup = Backup(time.time(), tuple(names), files)
     (making / BACKUP_FILE).write_text(json.dumps(asdict(backup), indent=1), encoding="utf-8")
     for path in [*paths, making / BACKUP_FILE]:
-        schema.sync_file(path)
+        durable.sync_file(path)
     for path in {path.parent for path in paths} | {making}:
-        sync_directory(path)
+        durable.sync_directory(path)
     making.rename(target)
-    sync_directory(target.parent)
+    durable.sync_directory(target.parent)
     return backup
 
 
@@ -115,9 +116,9 @@ def restore(source: Path, data_dir: Path) -> Backup:
         shutil.rmtree(making, ignore_errors=True)
         shutil.copytree(source / _COLLECTIONS, making)
         for path in [making, *making.rglob("*")]:
-            sync_directory(path) if path.is_dir() else schema.sync_file(path)
+            durable.sync_directory(path) if path.is_dir() else durable.sync_file(path)
         making.rename(data_dir / _COLLECTIONS)  # In the place of an empty one.
-        sync_directory(data_dir)
+        durable.sync_directory(data_dir)
     finally:
         catalog.unlock()
     return backup

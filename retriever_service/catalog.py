@@ -15,11 +15,12 @@ from typing import IO
 from retriever_service.collection import CollectionSettings
 from retriever_service.dense.exact import ExactIndex
 from retriever_service.dense_index import DenseIndex, MakeDenseIndex, OpenSource, VectorSource
-from retriever_service.generations import STORE_FILE, Generations, sync_directory
+from retriever_service.generations import STORE_FILE, Generations
 from retriever_service.live_collection import LiveCollection
 from retriever_service.store import Store
 from retriever_service.stored_settings import settings_to_json
 from retriever_service.writing import Writer
+from serving.durable import sync_directory
 from serving.errors import FailedPrecondition
 
 _UNFINISHED = "."  # Names of directories being made or being dropped start with it.

@@ -7,7 +7,6 @@ of it; a directory that it does not name is the rest of something interrupted, a
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sqlite3
 import uuid
@@ -21,6 +20,7 @@ from retriever_service import schema
 from retriever_service.collection import CollectionSettings
 from retriever_service.fusion import Fusion
 from retriever_service.stored_settings import fusion_from_json
+from serving.durable import replacing, sync_directory, sync_file
 from serving.errors import FailedPrecondition
 
 FORMAT = 1
@@ -140,13 +140,8 @@ class Generations:
     @staticmethod
     def write_file(path: Path, record: Record) -> None:
         """Writes a record, durably: complete, or not at all."""
-        temporary = path.with_suffix(".new")
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(record_to_json(record), file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-        sync_directory(path.parent)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(record_to_json(record)), encoding="utf-8")
 
     def path(self, number: int) -> Path:
         """A generation's directory."""
@@ -179,15 +174,6 @@ class Generations:
         sync_directory(self._root)
 
 
-def sync_directory(directory: Path) -> None:
-    """Makes creations, renames and deletions inside a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _adopt(directory: Path, root: Path) -> None:
     """Moves a store of the earlier layout (the collection's own directory) to where generations are. Repeatable."""
     target = root / "1"
@@ -196,7 +182,7 @@ def _adopt(directory: Path, root: Path) -> None:
         return
     with closing(sqlite3.connect(directory / STORE_FILE)) as connection:  # What lies in the log goes into the file.
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    schema.sync_file(directory / STORE_FILE)
+    sync_file(directory / STORE_FILE)
     if (directory / LEXICAL_DIRECTORY).exists():
         (directory / LEXICAL_DIRECTORY).rename(target / LEXICAL_DIRECTORY)
     (directory / STORE_FILE).rename(target / STORE_FILE)

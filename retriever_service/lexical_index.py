@@ -16,6 +16,7 @@ import numpy as np
 import tantivy
 
 from retriever_service.collection import Rows, Scores
+from serving.durable import replacing
 from serving.errors import InvalidRequest
 from serving.logs import get_logger
 
@@ -253,19 +254,5 @@ def _read_state(directory: Path, origin: Mapping[str, object]) -> int | None:
 
 def _write_state(directory: Path, state: Mapping[str, object]) -> None:
     """Replaces the state file, durably. Behind the index it is harmless: replaying changes nothing."""
-    temporary = directory / f"{_STATE_FILE}.new"
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(directory / _STATE_FILE)
-    sync_directory(directory)
-
-
-def sync_directory(directory: Path) -> None:
-    """Makes creations and renames inside a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with replacing(directory / _STATE_FILE) as temporary:
+        temporary.write_text(json.dumps(state), encoding="utf-8")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 
+from serving.durable import sync_file
 from serving.errors import FailedPrecondition
 
 SCHEMA_VERSION = 1
@@ -84,12 +84,6 @@ def version_of(connection: sqlite3.Connection) -> int:
     """The file's format version."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     return int(version)
-
-
-def sync_file(path: Path) -> None:
-    """Makes a file's content durable."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def create(connection: sqlite3.Connection) -> None:

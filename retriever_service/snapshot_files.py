@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -17,12 +16,13 @@ from pathlib import Path
 
 from retriever_service import schema
 from retriever_service.generation import fill_lexical
-from retriever_service.generations import LEXICAL_DIRECTORY, STORE_FILE, sync_directory
+from retriever_service.generations import LEXICAL_DIRECTORY, STORE_FILE
 from retriever_service.lexical_index import LexicalIndex
 from retriever_service.store import Store
 from retriever_service.stored_settings import settings_from_json
 from retriever_service.transaction import index_digest
 from retriever_service.writing import Writer
+from serving.durable import replacing
 from serving.errors import FailedPrecondition
 
 FORMAT = 1
@@ -161,10 +161,5 @@ def sha256_of(path: Path) -> str:
 
 
 def _write_manifest(directory: Path, manifest: Manifest) -> None:
-    temporary = directory / f"{MANIFEST_FILE}.new"
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(asdict(manifest), file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(directory / MANIFEST_FILE)
-    sync_directory(directory)
+    with replacing(directory / MANIFEST_FILE) as temporary:
+        temporary.write_text(json.dumps(asdict(manifest), indent=1), encoding="utf-8")

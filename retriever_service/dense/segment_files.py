@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,7 @@ import numpy as np
 from retriever_service.dense.factory import Built
 from retriever_service.dense.library import load_faiss
 from retriever_service.dense.segment import Segment, stored_vectors
-from retriever_service.generations import sync_directory
-from retriever_service.schema import sync_file
+from serving.durable import replacing
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
@@ -100,7 +98,7 @@ class SegmentFiles:
             removed = tuple(segment.rows[~segment.is_live].tolist())
             entries.append(replace(self._entries[segment.name], removed=removed))
         self._directory.mkdir(parents=True, exist_ok=True)
-        with _durable(self._directory / _MANIFEST) as path, path.open("w", encoding="utf-8") as file:
+        with replacing(self._directory / _MANIFEST) as path, path.open("w", encoding="utf-8") as file:
             json.dump(asdict(Manifest(origin, sequence, tuple(entries))), file)
         self._entries = {entry.name: entry for entry in entries}
         self.delete_others()
@@ -118,9 +116,9 @@ class SegmentFiles:
         """Writes an index durably and opens it from its file."""
         self._directory.mkdir(parents=True, exist_ok=True)
         name = uuid.uuid4().hex
-        with _durable(self._directory / f"{name}{_INDEX}") as path:
+        with replacing(self._directory / f"{name}{_INDEX}") as path:
             load_faiss().write_index(built.index, str(path))
-        with _durable(self._directory / f"{name}{_ROWS}") as path, path.open("wb") as file:
+        with replacing(self._directory / f"{name}{_ROWS}") as path, path.open("wb") as file:
             np.save(file, built.rows)
         files = {suffix: _seal(self._directory / f"{name}{suffix}") for suffix in (_INDEX, _ROWS)}
         entry = Entry(name, after, up_to, len(built.rows), built.factory, built.parameters, built.recall, files)
@@ -157,16 +155,6 @@ class SegmentFiles:
             entry.recall,
             stored_vectors(index, self._dim),
         )
-
-
-@contextmanager
-def _durable(path: Path) -> Iterator[Path]:
-    """Gives a temporary path to write to; it takes the name, durably, when the block ends without an error."""
-    temporary = path.with_name(f"{path.name}.new")
-    yield temporary
-    sync_file(temporary)
-    temporary.rename(path)
-    sync_directory(path.parent)
 
 
 def _seal(path: Path) -> tuple[int, str]:

@@ -14,7 +14,7 @@ from retriever_service.replicas.followed import FollowedCollection
 from retriever_service.replicas.follower import REPLICA_FILE, Follower
 from retriever_service.replicas.object_store import open_store
 from retriever_service.replicas.publisher import Publisher, PublishOptions
-from retriever_service.schema import sync_file
+from serving.durable import sync_file
 from serving.errors import FailedPrecondition
 
 WRITER_FILE = "writer-id"

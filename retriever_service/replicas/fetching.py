@@ -9,10 +9,11 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from retriever_service.generations import RECORD_FILE, Generations, sync_directory
+from retriever_service.generations import RECORD_FILE, Generations
 from retriever_service.replicas.object_store import ObjectStore
 from retriever_service.replicas.published import DAMAGED, Files, Publication, PublishedCollection, Seal
 from retriever_service.snapshot_files import sha256_of
+from serving.durable import sync_directory
 from serving.errors import FailedPrecondition
 
 

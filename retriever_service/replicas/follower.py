@@ -11,7 +11,6 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from retriever_service.generations import sync_directory
 from retriever_service.library import Library
 from retriever_service.metrics import RetrieverMetrics
 from retriever_service.replicas.fetching import Fetcher
@@ -26,7 +25,7 @@ from retriever_service.replicas.published import (
     read_pointer,
     read_publication,
 )
-from retriever_service.schema import sync_file
+from serving.durable import replacing
 from serving.errors import FailedPrecondition, NotReady, RagError
 from serving.logs import get_logger
 
@@ -200,8 +199,5 @@ def _write_replica(path: Path, replica: Replica | None) -> None:
     if replica is not None:
         publication = json.loads(replica.publication.to_json())
         given = {"sha256": replica.sha256, "newest_at": replica.newest_at, "publication": publication}
-    temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(given), encoding="utf-8")
-    sync_file(temporary)
-    temporary.rename(path)
-    sync_directory(path.parent)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(given), encoding="utf-8")

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from retriever_service.generations import sync_directory
-from retriever_service.schema import sync_file
+from serving.durable import sync_directory, sync_file
 from serving.errors import InvalidRequest
 
 _UNFINISHED = ".unfinished-"

@@ -40,9 +40,11 @@ def seal_files(directory: Path) -> Files:
 
 def _link_files(source: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
+    # A walk, because a directory may vanish under it: indexes are built anew and merged meanwhile.
+    paths = [Path(folder, name) for folder, _, names in os.walk(source) for name in names]
     # What names other files first (JSON, replaced by rename), then what it names.
-    for path in sorted(source.rglob("*"), key=lambda path: path.suffix != ".json"):
-        if not path.is_file() or path.name.endswith(_PASSING):
+    for path in sorted(paths, key=lambda path: path.suffix != ".json"):
+        if path.name.endswith(_PASSING):
             continue
         held = target / path.relative_to(source)
         held.parent.mkdir(parents=True, exist_ok=True)

@@ -92,7 +92,7 @@ async def test_a_restore_that_was_interrupted_left_nothing_and_is_done_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(backup.schema, "sync_file", interrupted)
+        patch.setattr(backup.durable, "sync_file", interrupted)
         with pytest.raises(KeyboardInterrupt):
             backup.restore(source, target)
     assert not list((target / "collections").iterdir())

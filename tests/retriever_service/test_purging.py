@@ -12,19 +12,10 @@ from retriever_service.collection import Passage, Source
 from retriever_service.options import QueryInput, RetrievalOptions
 from retriever_service.selection import Selection
 from serving.errors import FailedPrecondition, InvalidRequest
+from tests.retriever_service.traces import traces
 
 SECRET = "xylophonist quetzalcoatl"
 KEPT = [Passage(f"k{i}", "", f"kept passage number {i} " + "filler " * 40, "open.md") for i in range(40)]
-
-
-def traces(data_dir, *needles):
-    """Files of the data directory in which one of these occurs, bytes as they lie."""
-    found = []
-    for path in data_dir.rglob("*"):
-        if path.is_file():
-            content = path.read_bytes()
-            found += [f"{path.name}: {needle!r}" for needle in needles if needle in content]
-    return found
 
 
 def needles_of(encoder, *texts):

@@ -19,6 +19,7 @@ from tests.training.tiny_tokenizer import tiny_tokenizer
 from training.joint import __main__ as program
 from training.joint import refresh
 from training.joint.knowledge import KnowledgeBase, read_from_files
+from training.runtime.display import ProgressDisplay
 from training.runtime.logs import read_log
 from training.runtime.loop import Report
 
@@ -75,7 +76,7 @@ def _killed(step: int, world: Path, out: Path, *more: str, data: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def run() -> None:
-        program.ProgressDisplay.show = die  # type: ignore[method-assign]
+        ProgressDisplay.show = die  # type: ignore[method-assign]
         _train(world, out, "--save-every", "0", *more, data=data)
 
     process = multiprocessing.get_context("fork").Process(target=run)

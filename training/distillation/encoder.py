@@ -5,11 +5,7 @@ embedded. A narrower student needs an index of its own; a projection learned bes
 """
 
 import argparse
-import logging
-import os
 from pathlib import Path
-
-from rich.console import Console
 
 from retriever_service.checkpoint import MINILM
 from training.distillation.encoder_task import EncoderDistillation, EncoderStudent, cut_encoder
@@ -19,23 +15,21 @@ from training.retriever.corpus_vectors import CorpusVectors, HeldOut
 from training.retriever.data import Source, read_corpus, shared_sources
 from training.retriever.mining import Answering, lexical_index, mine_lexical
 from training.retriever.towers import load_bi_encoder
-from training.runtime.display import ProgressDisplay
-from training.runtime.flags import add_run_flags, schedule_of
-from training.runtime.loop import train
+from training.runtime.flags import add_data_flag, add_run_flags
 from training.runtime.optimizer import MasterWeights
+from training.runtime.program import begin, run
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The program's flags."""
     parser = argparse.ArgumentParser(prog="rag distill encoder", description=__doc__)
-    default_data = Path(os.environ.get("RAG_SHARED_DATA", "../shared/data"))
     parser.add_argument("--teacher", default=MINILM, help="name or path of a BERT bi-encoder")
     parser.add_argument(
         "--student-shape", type=StudentShape.parse, default=StudentShape(), metavar="NAME=N,...",
         help="encoder_layers (how many, or which: 0+2+4) and encoder_ffn_dim; the rest is the teacher's",
     )  # fmt: skip
     parser.add_argument("--dimension", type=int, default=None, help="of the student's vectors; default: the teacher's")
-    parser.add_argument("--data", type=Path, default=default_data, help="folder of the shared training data")
+    add_data_flag(parser)
     parser.add_argument(
         "--source", type=Path, nargs=2, action="append", metavar=("PASSAGES", "QUESTIONS"),
         help="JSON lines to train on instead; may be given several times",
@@ -53,8 +47,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Reads the data, cuts the student, trains it."""
     flags = parse_arguments(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    schedule = schedule_of(flags)
+    schedule = begin(flags)
     corpus = read_corpus([Source(*pair) for pair in flags.source] if flags.source else shared_sources(flags.data))
     teacher = load_bi_encoder(
         flags.teacher, "", trained="both", trains_words=False, dropout=0.0, max_tokens=flags.max_tokens
@@ -69,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     weights = MasterWeights(
         student, rate=lambda _: float(flags.rate), dtype=schedule.dtype, warmup_ratio=schedule.warmup_ratio
     )
-    with lexical_index(corpus.passages) as index, ProgressDisplay(schedule, Console()) as display:
+    with lexical_index(corpus.passages) as index:
         mined = mine_lexical(index, corpus.questions, Answering(corpus.passages))
         stream = BatchStream(
             corpus.questions,
@@ -90,5 +83,4 @@ def main(arguments: list[str] | None = None) -> None:
             batch_size=flags.batch_size,
             accumulate=flags.accumulate,
         )
-        train(task, weights, schedule, flags.out, resume=flags.resume, report=display.show)
-    logging.info("done: %s", flags.out / "checkpoint")
+        run(task, weights, flags, schedule)

@@ -2,13 +2,11 @@
 
 import argparse
 import logging
-import os
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 
 from generator_service.models.loading import DEFAULT_MODEL, locate
@@ -21,10 +19,9 @@ from training.generator.examples import ExampleStream, SpecialIds
 from training.generator.negatives import mine_negatives
 from training.generator.pool import read_pool
 from training.generator.warm_start import load_tokenizer
-from training.runtime.display import ProgressDisplay
-from training.runtime.flags import add_run_flags, schedule_of
-from training.runtime.loop import train
+from training.runtime.flags import add_data_flag, add_run_flags
 from training.runtime.optimizer import MasterWeights
+from training.runtime.program import begin, run
 
 _RANKING_BATCHES = 8
 
@@ -32,7 +29,6 @@ _RANKING_BATCHES = 8
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The program's flags."""
     parser = argparse.ArgumentParser(prog="rag distill generator", description=__doc__)
-    default_data = Path(os.environ.get("RAG_SHARED_DATA", "../shared/data"))
     mixing = Mixing()
     parser.add_argument("--teacher", default=DEFAULT_MODEL, help='"default", a directory, or a name on the model hub')
     parser.add_argument("--cache-dir", type=Path, default=DEFAULT_CACHE, help="of the default generator")
@@ -44,7 +40,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "ffn_dim (of both); the rest is the teacher's",
     )  # fmt: skip
     parser.add_argument("--mode", choices=[mode.value for mode in Mode], default=Mode.TOKEN.value)
-    parser.add_argument("--data", type=Path, default=default_data, help="folder of the training data")
+    add_data_flag(parser)
     parser.add_argument("--temperature", type=float, default=mixing.temperature, help="of both token distributions")
     parser.add_argument("--kd", type=float, default=mixing.kd, help="weight of the teacher's distributions")
     parser.add_argument("--nll", type=float, default=mixing.nll, help="weight of the gold answers")
@@ -63,8 +59,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Read the data, cut the student, train it."""
     flags = parse_arguments(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    schedule = schedule_of(flags)
+    schedule = begin(flags)
     folder = locate(flags.teacher, flags.cache_dir.expanduser())
     tokenizer = load_tokenizer(folder)
     teacher = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32)
@@ -98,8 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
         dtype=schedule.dtype,
         warmup_ratio=schedule.warmup_ratio,
     )
-    with ProgressDisplay(schedule, Console()) as display:
-        train(task, weights, schedule, flags.out, resume=flags.resume, report=display.show)
+    run(task, weights, flags, schedule)
 
 
 def _ranking(stream: ExampleStream) -> Callable[[PreTrainedModel], None]:

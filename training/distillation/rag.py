@@ -8,8 +8,6 @@ import logging
 from contextlib import closing
 from pathlib import Path
 
-from rich.console import Console
-
 from retriever_service.search import Mode
 from serving.packed_checkpoint import DEFAULT_CACHE
 from training.distillation.losses import Mixing
@@ -22,10 +20,9 @@ from training.joint.reader import load_reader
 from training.joint.search import Search
 from training.joint.task import JointModel, Options
 from training.retriever.towers import load_bi_encoder
-from training.runtime.display import ProgressDisplay
-from training.runtime.flags import add_run_flags, schedule_of
-from training.runtime.loop import train
+from training.runtime.flags import add_run_flags
 from training.runtime.optimizer import MasterWeights
+from training.runtime.program import begin, run
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -55,8 +52,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Read collection, questions and the four models; train."""
     flags = parse_arguments(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    schedule = schedule_of(flags)
+    schedule = begin(flags)
     base = read_from_files(flags.data_dir, flags.collection)
     named = flags.teacher_encoder or base.encoder
     teacher = _model(named, flags.teacher, flags)
@@ -76,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
         dtype=schedule.dtype,
         warmup_ratio=schedule.warmup_ratio,
     )
-    with closing(Search(base, Mode(flags.search))) as search, ProgressDisplay(schedule, Console()) as display:
+    with closing(Search(base, Mode(flags.search))) as search:
         measuring = Measuring(student, held_out, flags.measure_answers, options)
         task = RagDistillation(
             teacher,
@@ -89,8 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
             accumulate=flags.accumulate,
             measure=lambda: measuring(search),
         )
-        train(task, weights, schedule, flags.out, resume=flags.resume, report=display.show)
-    logging.info("done: %s", flags.out / "checkpoint")
+        run(task, weights, flags, schedule)
 
 
 def _model(encoder: str, generator: str, flags: argparse.Namespace) -> JointModel:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from rich.console import Console
 from training.distillation.report_encoders import compare_encoders
 from training.distillation.report_generators import compare_generators
 from training.distillation.side_by_side import show
+from training.runtime.flags import add_data_flag
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="rag distill report", description=__doc__)
     parser.add_argument("--teacher", required=True, help='directory or name of a generator or encoder; or "default"')
     parser.add_argument("--student", type=Path, required=True, help="directory of another of its kind")
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("RAG_SHARED_DATA", "../shared/data")))
+    add_data_flag(parser)
     parser.add_argument("--limit", type=int, default=1000, help="questions, a fixed random sample")
     parser.add_argument("--timed", type=int, default=40, help="questions whose CPU time is taken")
     parser.add_argument("--out", type=Path, default=None, help="JSON file to write")

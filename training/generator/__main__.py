@@ -2,10 +2,7 @@
 
 import argparse
 import logging
-import os
 from pathlib import Path
-
-from rich.console import Console
 
 from generator_service.prompt import PromptFormat
 from training.generator.examples import ExampleStream, SpecialIds
@@ -14,17 +11,15 @@ from training.generator.objective import Objective
 from training.generator.pool import read_pool
 from training.generator.task import GeneratorTask, peak_rate
 from training.generator.warm_start import find_minilm, generator_from_minilm, load_tokenizer
-from training.runtime.display import ProgressDisplay
-from training.runtime.flags import add_run_flags, schedule_of
-from training.runtime.loop import train
+from training.runtime.flags import add_data_flag, add_run_flags
 from training.runtime.optimizer import MasterWeights
+from training.runtime.program import begin, run
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The program's flags."""
     parser = argparse.ArgumentParser(prog="python -m training.generator", description=__doc__)
-    default_data = Path(os.environ.get("RAG_SHARED_DATA", "../shared/data"))
-    parser.add_argument("--data", type=Path, default=default_data, help="folder of the training data")
+    add_data_flag(parser)
     parser.add_argument("--minilm", type=Path, default=None, help="MiniLM folder; default: the PyPI package's")
     parser.add_argument("--dropout", type=float, default=0.1, help="hidden dropout while training")
     add_run_flags(parser, max_steps=12_000, batch_size=16)
@@ -34,8 +29,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Read the data, warm-start the model, train."""
     flags = parse_arguments(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    schedule = schedule_of(flags)
+    schedule = begin(flags)
     minilm = flags.minilm or find_minilm()
     tokenizer = load_tokenizer(minilm)
     prompt, ids = PromptFormat(), SpecialIds()
@@ -51,9 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
         objective, stream, tokenizer, schedule, batch_size=flags.batch_size, ids=ids, held_out=pool.held_out
     )
     weights = MasterWeights(objective, rate=peak_rate, dtype=schedule.dtype, warmup_ratio=schedule.warmup_ratio)
-    with ProgressDisplay(schedule, Console()) as display:
-        train(task, weights, schedule, flags.out, resume=flags.resume, report=display.show)
-    logging.info("done: %s", flags.out / "checkpoint")
+    run(task, weights, flags, schedule)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from training.generator.calibration import (
 )
 from training.generator.calibration_cases import WHOLE, read_cases
 from training.generator.open_book import Answered, answer_all
+from training.runtime.flags import add_data_flag
 
 DEFAULT_FEATURES = ("log_probability", "no_answer_in_cited", "no_answer", "prior_entropy", "posterior_entropy")
 MIN_CONFIDENCE = 0.005
@@ -78,7 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--checkpoint", default="default", help='folder of a checkpoint, or "default"')
     parser.add_argument("--out", type=Path, required=True, help="folder that gets confidence.json")
     parser.add_argument("--work", type=Path, required=True, help="folder that keeps knowledge bases and answers")
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("RAG_SHARED_DATA", "../shared/data")))
+    add_data_flag(parser)
     parser.add_argument("--limit", type=int, default=None, help="number of questions; default: all")
     parser.add_argument("--features", nargs="+", choices=tuple(FEATURES), default=DEFAULT_FEATURES)
     parser.add_argument("--min-confidence", type=float, default=MIN_CONFIDENCE, help="the threshold to advise")

@@ -20,6 +20,7 @@ from evaluation.answers import exact_match, f1
 from evaluation.calibration import area_under_curve
 from training.generator.answering import Answered, Answerer, Asked
 from training.generator.pool import read_json_lines
+from training.runtime.flags import add_data_flag
 
 SETS = {
     "squad-dev": ("squad-open/passages.jsonl.gz", "squad-open/questions_dev.jsonl.gz"),
@@ -113,7 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure a checkpoint and print the report as JSON."""
     parser = argparse.ArgumentParser(prog="python -m training.generator.measure", description=__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder of a Hugging Face checkpoint")
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("RAG_SHARED_DATA", "../shared/data")))
+    add_data_flag(parser)
     parser.add_argument("--limit", type=int, default=None, help="a fixed random sample of each set; default: all")
     parser.add_argument("--sets", nargs="+", choices=tuple(SETS), default=tuple(SETS))
     parser.add_argument("--threads", type=int, default=os.cpu_count())

@@ -4,7 +4,6 @@ A pool holds each passage once and each question with its passage and the place 
 and the tokenizer; cropping, negatives and batches are elsewhere.
 """
 
-import gzip
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from evaluation.answers import normalize_answer
+from evaluation.datasets import lines_of
 from generator_service.prompt import PromptFormat
 
 MAX_ANSWER_TOKENS = 30
@@ -84,10 +84,8 @@ class TrainingPool:
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a gzipped JSON-lines file."""
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)
+    """The objects of a .jsonl or .jsonl.gz file."""
+    return (json.loads(line) for line in lines_of(path))
 
 
 def read_pool(

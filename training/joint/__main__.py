@@ -10,7 +10,6 @@ from contextlib import closing
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from generator_service.rag_prompt import RagPrompt
 from retriever_service.encoder import PassageText
@@ -24,10 +23,9 @@ from training.joint.refresh import Refreshing, first_generation
 from training.joint.search import Search
 from training.joint.task import JointModel, JointTask, Options
 from training.retriever.towers import BiEncoder, load_bi_encoder
-from training.runtime.display import ProgressDisplay
-from training.runtime.flags import add_run_flags, schedule_of
-from training.runtime.loop import train
+from training.runtime.flags import add_run_flags
 from training.runtime.optimizer import MasterWeights
+from training.runtime.program import begin, run
 
 _MAX_TARGET_TOKENS = 64
 _REFRESH = "refresh"  # In the run's folder: what re-encoding the collection needs and leaves.
@@ -86,8 +84,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Read collection and questions, load both models, train."""
     flags = parse_arguments(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    schedule = schedule_of(flags)
+    schedule = begin(flags)
     base = _knowledge_base(flags)
     options = _options(flags, base)
     model = _model(flags, base)
@@ -99,7 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     weights = MasterWeights(model, rate=rate, dtype=schedule.dtype, warmup_ratio=schedule.warmup_ratio)
     searches = _searches(flags, base, model, weights)
-    with closing(searches), ProgressDisplay(schedule, Console()) as display:
+    with closing(searches):
         measuring = Measuring(model, held_out, flags.measure_answers, options)
         task = JointTask(
             model,
@@ -110,8 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
             accumulate=flags.accumulate,
             measure=lambda: measuring(searches.search),
         )
-        train(task, weights, schedule, flags.out, resume=flags.resume, report=display.show)
-    logging.info("done: %s", flags.out / "checkpoint")
+        run(task, weights, flags, schedule)
 
 
 class _Unchanging:

@@ -35,6 +35,7 @@ from retriever_service.upserting import UpsertItem, UpsertMessage
 from serving.errors import RagError
 from training.generator.open_book import OpenBook
 from training.generator.pool import read_json_lines
+from training.runtime.flags import add_data_flag
 
 _T = TypeVar("_T")
 
@@ -195,7 +196,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--after-encoder", required=True, help="folder of a checkpoint")
     parser.add_argument("--before-generator", default="default")
     parser.add_argument("--after-generator", required=True, help="folder of a checkpoint")
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("RAG_SHARED_DATA", "../shared/data")))
+    add_data_flag(parser)
     parser.add_argument("--work", type=Path, required=True, help="keeps collections and answers; one for each pair")
     parser.add_argument("--limit", type=int, default=1500, help="questions to retrieve for: a fixed sample")
     parser.add_argument("--answers", type=int, default=1500, help="the first so many of them are answered")

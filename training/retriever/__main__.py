@@ -6,11 +6,8 @@ Hard negatives come from BM25 and from the encoder's own index. To mine anew, st
 
 import argparse
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
-
-from rich.console import Console
 
 from retriever_service.checkpoint import MINILM
 from retriever_service.lexical_index import LexicalIndex
@@ -24,10 +21,10 @@ from training.retriever.from_reader import FromReader, ReaderLoss
 from training.retriever.mining import Answering, lexical_index, mine_dense, mine_lexical
 from training.retriever.reading import FrozenReader
 from training.retriever.towers import load_bi_encoder
-from training.runtime.display import ProgressDisplay
-from training.runtime.flags import add_run_flags, schedule_of
-from training.runtime.loop import Schedule, train
+from training.runtime.flags import add_data_flag, add_run_flags
+from training.runtime.loop import Schedule
 from training.runtime.optimizer import MasterWeights
+from training.runtime.program import begin, run
 
 _IN_BATCH = "in_batch"
 
@@ -37,8 +34,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(prog="rag train retriever", description=__doc__)
     add_run_flags(parser, max_steps=500, batch_size=128, watch="hybrid MRR")
     data = parser.add_argument_group("data")
-    default_data = Path(os.environ.get("RAG_SHARED_DATA", "../shared/data"))
-    data.add_argument("--data", type=Path, default=default_data, help="folder of the shared training data")
+    add_data_flag(data)
     data.add_argument(
         "--source", type=Path, nargs=2, action="append", metavar=("PASSAGES", "QUESTIONS"),
         help="JSON lines to train on instead; may be given several times",
@@ -87,8 +83,7 @@ def _add_loss_flags(parser: argparse.ArgumentParser) -> tuple[list[argparse.Acti
 def main(arguments: Sequence[str] | None = None) -> None:
     """Reads the data, mines, trains."""
     flags = parse_arguments(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    schedule = schedule_of(flags)
+    schedule = begin(flags)
     corpus = read_corpus([Source(*pair) for pair in flags.source] if flags.source else shared_sources(flags.data))
     logging.info(
         "%d questions, %d held out, %d passages", len(corpus.questions), len(corpus.held_out), len(corpus.passages)
@@ -102,13 +97,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         max_tokens=flags.max_tokens,
     )
     vectors = CorpusVectors(encoder, corpus, recompute=flags.recompute, is_searched=flags.loss != _IN_BATCH)
-    with lexical_index(corpus.passages) as index, ProgressDisplay(schedule, Console()) as display:
+    with lexical_index(corpus.passages) as index:
         task = _task(flags, vectors, index, schedule)
         weights = MasterWeights(
             encoder, rate=lambda _: float(flags.rate), dtype=schedule.dtype, warmup_ratio=schedule.warmup_ratio
         )
-        train(task, weights, schedule, flags.out, resume=flags.resume, report=display.show)
-    logging.info("done: %s", flags.out / "checkpoint")
+        run(task, weights, flags, schedule)
 
 
 def _task(

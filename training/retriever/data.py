@@ -1,12 +1,11 @@
 """Questions with the passage each was written for, read from JSON lines. Knows no tokenizer and no model."""
 
-import gzip
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from training.generator.pool import hash_unit, read_json_lines
 
 HELD_OUT_RATIO = 0.03
 
@@ -68,32 +67,24 @@ def read_corpus(sources: Sequence[Source], *, held_out_ratio: float = HELD_OUT_R
     questions: list[Question] = []
     held_out: list[Question] = []
     for source in sources:
-        rows = [row for row in read_rows(source.questions) if any(answer.strip() for answer in row["answers"])]
+        rows = [row for row in read_json_lines(source.questions) if any(answer.strip() for answer in row["answers"])]
         named = {_passage_id(row) for row in rows}
         first = len(passages)
-        passages += (read_passage(row) for row in read_rows(source.passages) if row["id"] in named)
+        passages += (read_passage(row) for row in read_json_lines(source.passages) if row["id"] in named)
         place_of = {passage.id: first + place for place, passage in enumerate(passages[first:])}
         for row in rows:
             place = place_of[_passage_id(row)]
-            is_held_out = _unit_hash(passages[place].id) < held_out_ratio
+            is_held_out = hash_unit(passages[place].id) < held_out_ratio
             (held_out if is_held_out else questions).append(read_question(row, place))
     return Corpus(tuple(passages), tuple(questions), tuple(held_out))
 
 
 def read_pool(source: Source) -> Corpus:
     """Reads every passage of the file and every answerable question, all to be measured on."""
-    passages = tuple(read_passage(row) for row in read_rows(source.passages))
+    passages = tuple(read_passage(row) for row in read_json_lines(source.passages))
     place_of = {passage.id: place for place, passage in enumerate(passages)}
-    rows = (row for row in read_rows(source.questions) if any(answer.strip() for answer in row["answers"]))
+    rows = (row for row in read_json_lines(source.questions) if any(answer.strip() for answer in row["answers"]))
     return Corpus(passages, (), tuple(read_question(row, place_of[_passage_id(row)]) for row in rows))
-
-
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a .jsonl or .jsonl.gz file."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)
 
 
 def read_passage(row: dict[str, Any]) -> Passage:
@@ -109,7 +100,3 @@ def read_question(row: dict[str, Any], place: int) -> Question:
 
 def _passage_id(row: dict[str, Any]) -> str:
     return str(row["passage_id"] if "passage_id" in row else row["passage_ids"][0])
-
-
-def _unit_hash(text: str) -> float:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32

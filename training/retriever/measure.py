@@ -26,6 +26,7 @@ from training.retriever.data import Corpus, Question, Source, read_corpus, read_
 from training.retriever.mining import lexical_index
 from training.retriever.ranking import CUTS, Floats, Places, gold_ranks, metrics_of
 from training.retriever.towers import passage_texts
+from training.runtime.flags import add_data_flag
 
 _TUNED_AT = 5
 _WEIGHTS = np.exp2(np.arange(-14, -1) / 2) * 0.32  # 0.0025 to 0.16, by the square root of 2.
@@ -146,7 +147,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--encoder", default=MINILM, help="name or path")
     parser.add_argument("--passage-encoder", default="", help="where it is another one, as of a DPR pair")
     parser.add_argument("--against", default="", metavar="ENCODER", help="compare with this one")
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("RAG_SHARED_DATA", "../shared/data")))
+    add_data_flag(parser)
     parser.add_argument("--out", type=Path, default=None, help="JSON file to write")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--threads", type=int, default=os.cpu_count())

@@ -1,4 +1,4 @@
-"""The flags that every training program has."""
+"""The flags that training programs share."""
 
 import argparse
 import os
@@ -7,6 +7,12 @@ from pathlib import Path
 import torch
 
 from training.runtime.loop import Schedule
+
+
+def add_data_flag(parser: argparse._ActionsContainer) -> None:
+    """Add ``--data``: ``RAG_SHARED_DATA``, or where the shared data lies beside the project."""
+    default = Path(os.environ.get("RAG_SHARED_DATA", "../shared/data"))
+    parser.add_argument("--data", type=Path, default=default, help="folder of the shared training data")
 
 
 def add_run_flags(parser: argparse.ArgumentParser, *, max_steps: int, batch_size: int, watch: str = "") -> None:

@@ -1,22 +1,17 @@
 """``python -m training.tasks``: teach a generator fact verification, query rewriting and summarisation."""
 
 import argparse
-import logging
-import os
 from collections import defaultdict
-from pathlib import Path
 
-from rich.console import Console
 from transformers import BartForConditionalGeneration
 
 from generator_service.config import GeneratorConfig
 from generator_service.models.loading import locate
 from training.generator.examples import Example, SpecialIds
 from training.generator.warm_start import load_tokenizer
-from training.runtime.display import ProgressDisplay
-from training.runtime.flags import add_run_flags, schedule_of
-from training.runtime.loop import train
+from training.runtime.flags import add_data_flag, add_run_flags
 from training.runtime.optimizer import MasterWeights
+from training.runtime.program import begin, run
 from training.tasks.stream import Batches, encode, shared_mixture
 from training.tasks.task import TasksTask, peak_rate
 
@@ -26,8 +21,7 @@ _NUM_HELD_OUT = 300
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The program's flags."""
     parser = argparse.ArgumentParser(prog="python -m training.tasks", description=__doc__)
-    default_data = Path(os.environ.get("RAG_SHARED_DATA", "../shared/data"))
-    parser.add_argument("--data", type=Path, default=default_data, help="folder of the training data")
+    add_data_flag(parser)
     parser.add_argument("--generator", default="default", help="the one to start from: default, or a BART directory")
     add_run_flags(parser, max_steps=900, batch_size=16)
     return parser.parse_args(arguments)
@@ -36,8 +30,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Read the data, load the generator, train."""
     flags = parse_arguments(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    schedule = schedule_of(flags)
+    schedule = begin(flags)
     folder, ids = locate(flags.generator, GeneratorConfig().cache_dir.expanduser()), SpecialIds()
     tokenizer = load_tokenizer(folder)
     batches = Batches(
@@ -59,9 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
         held_out=held_out,
     )
     weights = MasterWeights(generator, rate=peak_rate, dtype=schedule.dtype, warmup_ratio=schedule.warmup_ratio)
-    with ProgressDisplay(schedule, Console()) as display:
-        train(task, weights, schedule, flags.out, resume=flags.resume, report=display.show)
-    logging.info("done: %s", flags.out / "checkpoint")
+    run(task, weights, flags, schedule)
 
 
 if __name__ == "__main__":

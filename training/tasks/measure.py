@@ -20,6 +20,7 @@ from evaluation.answers import exact_match, f1, rouge_l
 from evaluation.extractive import best_sentence, lead, most_like
 from gateway.prompts import Turn
 from training.generator.pool import read_json_lines
+from training.runtime.flags import add_data_flag
 from training.tasks.cases import LABELS, REWRITING, SUMMARIZATION, Case
 from training.tasks.claims import ClaimMaker, abstract_claim
 from training.tasks.sources import SQUAD_DEV, find_nearby, passages_of, read_abstracts, read_known, sentences
@@ -136,7 +137,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure a checkpoint and print the scores as JSON."""
     parser = argparse.ArgumentParser(prog="python -m training.tasks.measure", description=__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder of a Hugging Face checkpoint")
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("RAG_SHARED_DATA", "../shared/data")))
+    add_data_flag(parser)
     parser.add_argument("--limit", type=int, default=600, help="cases of each set (%(default)s)")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
     parser.add_argument("--work", type=Path, default=Path("tasks-knowledge-base"), help="keeps what turns are asked of")

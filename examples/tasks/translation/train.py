@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from language import HELD_OUT, WORDS, Pair, made_up, sentence
-from rich.console import Console
 from torch.nn import functional
 from transformers import BartForConditionalGeneration, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
@@ -23,10 +22,10 @@ from generator_service.models.loading import locate
 from generator_service.prompt import PromptFormat
 from training.generator.task import peak_rate
 from training.generator.warm_start import load_tokenizer
-from training.runtime.display import ProgressDisplay
-from training.runtime.flags import add_run_flags, schedule_of
-from training.runtime.loop import Terms, train
+from training.runtime.flags import add_run_flags
+from training.runtime.loop import Terms
 from training.runtime.optimizer import MasterWeights
+from training.runtime.program import begin, run
 from training.tasks.task import freeze_lower_half
 
 PROMPT = TaskPrompt("translate: {question}")
@@ -124,13 +123,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_run_flags(parser, max_steps=400, batch_size=16)
     flags = parser.parse_args(arguments)
-    schedule = schedule_of(flags)
+    schedule = begin(flags)
     folder = locate("default", GeneratorConfig().cache_dir.expanduser())
     model, tokenizer = BartForConditionalGeneration.from_pretrained(folder), load_tokenizer(folder)
     task = TranslatorTask(model, tokenizer, batch_size=flags.batch_size, accumulate=flags.accumulate, seed=flags.seed)
     weights = MasterWeights(model, rate=peak_rate, dtype=schedule.dtype, warmup_ratio=schedule.warmup_ratio)
-    with ProgressDisplay(schedule, Console()) as display:
-        train(task, weights, schedule, flags.out, resume=flags.resume, report=display.show)
+    run(task, weights, flags, schedule)
 
 
 if __name__ == "__main__":

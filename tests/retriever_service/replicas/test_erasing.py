@@ -4,15 +4,15 @@ import pytest
 
 from protos.rag.v1 import retriever_pb2 as wire
 from retriever_service.selection import Selection
+from tests.retriever_service.traces import traces
 
 SECRET = "xylophonist quetzalcoatl"
 
 
-def traces(encoder, *directories):
-    """Files in which a word of the secret, or its vector, occurs, bytes as they lie."""
+def secrets(encoder, *directories):
+    """Where a word of the secret, or its vector, occurs."""
     needles = [*(word.encode() for word in SECRET.split()), encoder.vector(SECRET).astype("<f4").tobytes()]
-    paths = [path for directory in directories for path in directory.rglob("*") if path.is_file()]
-    return [path for path in paths if any(needle in path.read_bytes() for needle in needles)]
+    return [found for directory in directories for found in traces(directory, *needles)]
 
 
 async def fill(writer):
@@ -32,13 +32,13 @@ async def test_no_byte_of_a_purged_passage_is_left_in_the_store_or_on_a_reader(
 ):
     await fill(writer)
     async with run_reader() as reader:
-        assert traces(fake_encoder, shared)
-        assert traces(fake_encoder, reader.data_dir)
+        assert secrets(fake_encoder, shared)
+        assert secrets(fake_encoder, reader.data_dir)
         await purge(writer)
-        assert traces(fake_encoder, shared, writer.data_dir) == []
+        assert secrets(fake_encoder, shared, writer.data_dir) == []
         await reader.replication.follow()
         assert SECRET not in await reader.texts(SECRET)
-    assert traces(fake_encoder, reader.data_dir) == []
+    assert secrets(fake_encoder, reader.data_dir) == []
 
 
 async def test_a_purge_that_was_not_published_before_the_writer_died_is_at_its_next_start(
@@ -48,10 +48,10 @@ async def test_a_purge_that_was_not_published_before_the_writer_died_is_at_its_n
         await fill(writer)
     async with open_retriever(data_dir=writer.data_dir) as alone:  # As if it was killed before it published.
         await alone.maintenance.purge("default", Selection(ids=["secret"]))
-    assert traces(fake_encoder, shared)
+    assert secrets(fake_encoder, shared)
     async with run_writer() as writer:
         await writer.replication.publish()
-        assert traces(fake_encoder, shared) == []
+        assert secrets(fake_encoder, shared) == []
 
 
 async def test_a_purge_says_when_the_store_still_holds_what_was_purged(writer, shared, fake_encoder):
@@ -63,7 +63,7 @@ async def test_a_purge_says_when_the_store_still_holds_what_was_purged(writer, s
     shared.unlink()
     shared.with_name("away").rename(shared)
     await writer.replication.publish()
-    assert traces(fake_encoder, shared) == []
+    assert secrets(fake_encoder, shared) == []
 
 
 async def test_a_dropped_snapshot_is_dropped_from_the_store(writer, shared, fake_encoder):
