@@ -8,15 +8,13 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import sentencex
+from serving.sentences import sentence_starts
 
 # No chunk holds more characters, so that its UTF-8 form fits the contract's 65,536 bytes whatever the script.
 MAX_CHUNK_CHARS = 16_384
 
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # Kana and Han: written without spaces.
 _WORD = re.compile(rf"[{_UNSPACED}][^\s\w]*|[^\s{_UNSPACED}]{{1,{MAX_CHUNK_CHARS}}}")
-_WIDE_STOP = re.compile(r"(?<=[。！？])(?=.)")
-_SPACE = re.compile(r"[^\S\n]")  # sentencex 1.0.32 panics on some white space beyond ASCII.
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +59,6 @@ def chunk_text(text: str, options: ChunkOptions) -> list[Chunk]:
     starts = sentence_starts(text, options.language)
     boundaries = sorted({bisect_left(words, (start, 0)) for start in starts} | {len(words)})
     return [Chunk(words[first][0], words[last - 1][1]) for first, last in _word_ranges(words, boundaries, options)]
-
-
-def sentence_starts(text: str, language: str) -> list[int]:
-    """Offsets at which sentences (and the white space before them) start, ascending."""
-    starts, offset = [], 0
-    for line in _SPACE.sub(" ", text).splitlines(keepends=True):
-        for sentence in sentencex.segment(language, line):
-            starts.append(offset)
-            starts.extend(offset + match.start() for match in _WIDE_STOP.finditer(sentence))
-            offset += len(sentence)
-    return starts
 
 
 def _word_ranges(

@@ -16,7 +16,7 @@ from training.joint.reader import load_reader
 from training.retriever.batches import BatchStream
 from training.retriever.contrastive import Contrastive
 from training.retriever.corpus_vectors import CorpusVectors, HeldOut
-from training.retriever.data import Source, read_corpus, shared_sources
+from training.retriever.data import Source, read_corpus, shared_sources, with_sentences
 from training.retriever.from_reader import FromReader, ReaderLoss
 from training.retriever.mining import Answering, lexical_index, mine_dense, mine_lexical
 from training.retriever.reading import FrozenReader
@@ -39,6 +39,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--source", type=Path, nargs=2, action="append", metavar=("PASSAGES", "QUESTIONS"),
         help="JSON lines to train on instead; may be given several times",
     )  # fmt: skip
+    data.add_argument("--sentences", action="store_true", help="train on the answers' sentences as passages, too")
     model = parser.add_argument_group("model")
     model.add_argument("--encoder", default=MINILM, help="name or path of the encoder to start from")
     model.add_argument("--passage-encoder", default="", help="of passages where it is another one, as of a DPR pair")
@@ -85,6 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags = parse_arguments(arguments)
     schedule = begin(flags)
     corpus = read_corpus([Source(*pair) for pair in flags.source] if flags.source else shared_sources(flags.data))
+    if flags.sentences:
+        corpus = with_sentences(corpus)
     logging.info(
         "%d questions, %d held out, %d passages", len(corpus.questions), len(corpus.held_out), len(corpus.passages)
     )

@@ -1,10 +1,11 @@
 """Questions with the passage each was written for, read from JSON lines. Knows no tokenizer and no model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from serving.sentences import split_sentences
 from training.generator.pool import hash_unit, read_json_lines
 
 HELD_OUT_RATIO = 0.03
@@ -77,6 +78,31 @@ def read_corpus(sources: Sequence[Source], *, held_out_ratio: float = HELD_OUT_R
             is_held_out = hash_unit(passages[place].id) < held_out_ratio
             (held_out if is_held_out else questions).append(read_question(row, place))
     return Corpus(tuple(passages), tuple(questions), tuple(held_out))
+
+
+def with_sentences(corpus: Corpus) -> Corpus:
+    """The corpus with sentences as passages of their own, at the end; questions are asked of their answers' sentences, too.
+
+    For an encoder whose passages are also found by their best sentence. Of the sentences that hold an answer, the one
+    that shares most words with the question counts; held-out questions and their passages stay as they are.
+    """
+    passages, questions = list(corpus.passages), list(corpus.questions)
+    place_of: dict[tuple[int, str], int] = {}
+    for question in corpus.questions:
+        whole = corpus.passages[question.passage]
+        asked = set(question.text.lower().split())
+        holding = [
+            sentence
+            for sentence in split_sentences(whole.text, "en")
+            if any(answer in sentence for answer in question.answers)
+        ]
+        if holding:
+            sentence = max(holding, key=lambda each: len(asked & set(each.lower().split())))
+            place = place_of.setdefault((question.passage, sentence), len(passages))
+            if place == len(passages):
+                passages.append(Passage(f"{whole.id}#{place}", whole.title, sentence))
+            questions.append(replace(question, passage=place))
+    return Corpus(tuple(passages), tuple(questions), corpus.held_out)
 
 
 def read_pool(source: Source) -> Corpus:

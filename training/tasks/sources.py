@@ -9,7 +9,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from evaluation.answers import f1
-from ingestion.chunker import ChunkOptions, chunk_text, sentence_starts
+from ingestion.chunker import ChunkOptions, chunk_text
+from serving.sentences import sentence_starts
 from training.generator.negatives import TermIndex
 from training.generator.pool import hash_unit, read_json_lines
 from training.retriever.data import Passage
