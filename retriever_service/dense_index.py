@@ -151,14 +151,11 @@ def merge_hits(parts: Sequence[Hits], count: int) -> Hits:
     """The `count` best of what several indexes found for the same queries."""
     if len(parts) == 1 and parts[0].rows.shape[1] == count:
         return parts[0]
+    parts = [*parts, empty_hits(len(parts[0].rows), count)]  # Fills lines up where fewer match.
     rows = np.concatenate([part.rows for part in parts], axis=1)
     scores = np.concatenate([part.scores for part in parts], axis=1)
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
-    rows, scores = np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
-    missing = ((0, 0), (0, count - rows.shape[1]))
-    return Hits(
-        np.pad(rows, missing, constant_values=ABSENT), np.pad(scores, missing, constant_values=np.float32(-np.inf))
-    )
+    lines, order = np.arange(len(rows))[:, None], np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    return Hits(rows[lines, order], scores[lines, order])
 
 
 def empty_hits(num_queries: int, count: int) -> Hits:

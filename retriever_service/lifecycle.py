@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from retriever_service import purging, reencoding, snapshots
@@ -41,7 +41,7 @@ class Lifecycle(Protocol):
         """Deletes a generation that is neither served nor takes the writes."""
         ...
 
-    def reencode(self, encoding: Encoding, encoder_name: str, *, activates: bool) -> AsyncIterator[Progress]:
+    def reencode(self, encoding: Encoding, encoder_name: str, *, activates: bool) -> AsyncGenerator[Progress, None]:
         """Builds a generation with another encoder's vectors, telling how far it is."""
         ...
 
@@ -77,7 +77,7 @@ class LocalLifecycle:
         """Deletes a generation that is neither served nor takes the writes."""
         await snapshots.drop_snapshot(self._collection, number)
 
-    def reencode(self, encoding: Encoding, encoder_name: str, *, activates: bool) -> AsyncIterator[Progress]:
+    def reencode(self, encoding: Encoding, encoder_name: str, *, activates: bool) -> AsyncGenerator[Progress, None]:
         """Builds a generation with another encoder's vectors, telling how far it is."""
         return reencoding.reencode(self._collection, encoding, encoder_name, activates=activates)
 

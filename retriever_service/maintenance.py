@@ -129,8 +129,11 @@ class Maintenance:
 
     async def reencode(self, name: str, encoder: str, *, activates: bool) -> AsyncIterator[Progress]:
         """Builds a generation with another encoder's vectors, telling how far it is."""
-        async with self._library.using(name) as collection:
-            async for progress in lifecycle_of(collection).reencode(self._encoding, encoder, activates=activates):
+        async with (
+            self._library.using(name) as collection,
+            aclosing(lifecycle_of(collection).reencode(self._encoding, encoder, activates=activates)) as steps,
+        ):
+            async for progress in steps:
                 yield progress
         await self._library.measure(name)
 

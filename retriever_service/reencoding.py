@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 
 from retriever_service import replication
@@ -29,7 +29,7 @@ class Progress:
 
 async def reencode(
     collection: LiveCollection, encoding: Encoding, encoder_name: str, *, activates: bool
-) -> AsyncIterator[Progress]:
+) -> AsyncGenerator[Progress, None]:
     """Builds the generation, telling after each step; interrupted, it goes on where it was when asked for again.
 
     The generation follows what is written to the head from then on. Activated, it becomes the head, and the former

@@ -151,7 +151,7 @@ class Retriever:
         }
         if plan.num_reread is not None:
             seconds["rerank"] = found.rerank_seconds
-        self._record(options.collection, results, seconds)
+        asyncio.get_running_loop().call_soon(self._record, options.collection, results, seconds)  # Nobody waits for it.
         state = self._state(served, applied.sequence, applied.index_digest)
         origin = Origin(options.collection, served.index_generation, applied, encoder.info, state)
         return Retrieved(results, origin, plan.temperature, served.settings.metric, seconds)

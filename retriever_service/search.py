@@ -147,7 +147,13 @@ class Search:
         dense = self._candidates.dense([query.vector for query in queries])
         lexical = [nothing if query.mode is Mode.DENSE else self._candidates.lexical(query.text) for query in queries]
         rows, vectors = self._existing(dense + [rows for rows, _ in lexical])
-        ranked = [self._rank(query, dense[i], lexical[i], rows, vectors) for i, query in enumerate(queries)]
+        ranked = []
+        for i, query in enumerate(queries):
+            own, own_vectors = rows, vectors
+            if len(queries) > 1:
+                own = np.intersect1d(np.union1d(dense[i], lexical[i][0]), rows, assume_unique=True)
+                own_vectors = vectors[np.searchsorted(rows, own)]
+            ranked.append(self._rank(query, dense[i], lexical[i], own, own_vectors))
         searched = time.monotonic()
         chosen = self._choose(ranked, rows, vectors)
         hits = tuple(self._hits(one, rows, vectors) for one in chosen)
@@ -163,13 +169,12 @@ class Search:
         return self._reader.vectors(rows)
 
     def _rank(
-        self, query: SearchQuery, dense: Rows, lexical: tuple[Rows, Scores], existing: Rows, vectors: Vectors
+        self, query: SearchQuery, dense: Rows, lexical: tuple[Rows, Scores], rows: Rows, vectors: Vectors
     ) -> _Ranked:
-        rows = np.intersect1d(np.union1d(dense, lexical[0]), existing, assume_unique=True)
+        """The query's candidates (N,), ascending with their vectors (N, D), by what the stages found."""
         dense_scores = lexical_scores = None
         if query.vector is not None:  # Exact: from the stored float32 vectors, summed in float64.
-            chosen = vectors[np.searchsorted(existing, rows)].astype(np.float64)
-            dense_scores = chosen @ query.vector.astype(np.float64) if len(rows) else np.empty(0)
+            dense_scores = vectors.astype(np.float64) @ query.vector.astype(np.float64) if len(rows) else np.empty(0)
         if query.mode is not Mode.DENSE:
             lexical_scores = self._lexical_scores(query, rows, lexical)
         scores, prior = self._fuse(rows, dense_scores, lexical_scores, dense, lexical[0])

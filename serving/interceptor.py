@@ -40,6 +40,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             is_loaded: Whether warm-up is over; before that every call is answered NotReady.
         """
         self._metrics, self._is_loaded = metrics, is_loaded
+        self._wrapped: dict[str, Handler] = {}  # By method: a handler is wrapped once, not for every call.
 
     async def intercept_service(
         self,
@@ -47,16 +48,19 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
         """Returns the handler, wrapped."""
-        handler = await continuation(handler_call_details)
         method = handler_call_details.method
+        if method in self._wrapped:
+            return self._wrapped[method]
+        handler = await continuation(handler_call_details)
         if handler is None or method.startswith(_INFRASTRUCTURE):
             return handler
         wrap, make = self._wrappers(handler)
-        return make(
-            wrap(method, _behaviour(handler)),
+        self._wrapped[method] = make(
+            wrap(_Calls(method, self._metrics), _behaviour(handler)),
             request_deserializer=tolerant(handler.request_deserializer) if handler.request_deserializer else None,
             response_serializer=handler.response_serializer,
         )
+        return self._wrapped[method]
 
     def _wrappers(self, handler: Handler) -> tuple[Any, Any]:
         if handler.response_streaming:
@@ -71,28 +75,28 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         )
         return self._wrap_unary, make
 
-    def _wrap_unary(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+    def _wrap_unary(self, calls: _Calls, behaviour: Callable[..., Any]) -> Callable[..., Any]:
         async def call(request: Any, context: Any) -> Any:
-            async with self._serve(method, context):
+            async with self._serve(calls, context):
                 return await behaviour(_readable(request), context)
 
         return call
 
-    def _wrap_stream(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+    def _wrap_stream(self, calls: _Calls, behaviour: Callable[..., Any]) -> Callable[..., Any]:
         async def call(request: Any, context: Any) -> AsyncIterator[Any]:
-            async with self._serve(method, context):
+            async with self._serve(calls, context):
                 async for response in behaviour(_readable(request), context):
                     yield response
 
         return call
 
     @asynccontextmanager
-    async def _serve(self, method: str, context: Any) -> AsyncIterator[None]:
+    async def _serve(self, calls: _Calls, context: Any) -> AsyncIterator[None]:
         request_id = _request_id(context)
         remaining = context.time_remaining()
         enter_request(Deadline.never() if remaining is None else Deadline.after(remaining), request_id)
         started, code = time.monotonic(), grpc.StatusCode.OK
-        self._metrics.in_flight.labels(method=method).inc()
+        calls.in_flight.inc()
         try:
             if not self._is_loaded():
                 raise NotReady("the service is loading", retry_after_seconds=1.0)
@@ -108,15 +112,30 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             raise
         except Exception:
             code = grpc.StatusCode.INTERNAL
-            log.exception("unexpected error", method=method, request_id=request_id)
+            log.exception("unexpected error", method=calls.method, request_id=request_id)
             unexpected = RagError(f"internal error; request id {request_id}")
             await context.abort(code, unexpected.message, trailing_metadata(unexpected))
         finally:
             seconds = time.monotonic() - started
-            self._metrics.in_flight.labels(method=method).dec()
-            self._metrics.finished.labels(method=method, code=code.name).inc()
-            self._metrics.duration_seconds.labels(method=method).observe(seconds)
-            log.info("rpc", method=method, code=code.name, seconds=round(seconds, 6), request_id=request_id)
+            # Once the answer is on its way: nobody waits for the log.
+            asyncio.get_running_loop().call_soon(calls.finish, code, seconds, request_id)
+
+
+class _Calls:
+    """The calls of one method, as they are counted and logged."""
+
+    def __init__(self, method: str, metrics: RpcMetrics) -> None:
+        self.method = method
+        self.in_flight = metrics.in_flight.labels(method=method)
+        self._duration_seconds = metrics.duration_seconds.labels(method=method)
+        self._finished = metrics.finished
+
+    def finish(self, code: grpc.StatusCode, seconds: float, request_id: str) -> None:
+        """Records one that has ended."""
+        self.in_flight.dec()
+        self._finished.labels(method=self.method, code=code.name).inc()
+        self._duration_seconds.observe(seconds)
+        log.info("rpc", method=self.method, code=code.name, seconds=round(seconds, 6), request_id=request_id)
 
 
 def _behaviour(handler: Handler) -> Callable[..., Any]:

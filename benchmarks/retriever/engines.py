@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module  # Of engines: installed or not, their types are nobody's business here.
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from retriever_service.collection import Vectors
 
 Found = npt.NDArray[np.int64]  # (B, k)
 Search = Callable[[Vectors], Found]
-_WIDTHS = (16, 32, 64, 128, 256, 512)
+_WIDTHS = (16, 32, 64, 128, 256, 512, 1024, 2048)
 _CONCURRENT = 16
+_REFINED = 2  # Of LanceDB: so many times the hits are scored anew by their vectors as they are.
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,10 @@ def raw_faiss(corpus: data.Corpus, folder: Path, factory: str) -> Engine:
         return Engine(seconds, {"": lambda vectors: index.search(vectors, data.TOP_K)[1]})
     kinds = [f"k_factor_rf={factor}" for factor in (1, 2, 4, 8, 16)]
 
+    space: Any = faiss.ParameterSpace()
+
     def search(parameters: str, vectors: Vectors) -> Found:
-        faiss.ParameterSpace().set_index_parameters(index, parameters)
+        space.set_index_parameters(index, parameters)
         found: Found = index.search(vectors, data.CANDIDATES)[1][:, : data.TOP_K]
         return found
 
@@ -60,8 +64,7 @@ def raw_faiss(corpus: data.Corpus, folder: Path, factory: str) -> Engine:
 
 
 def _hnswlib(corpus: data.Corpus, folder: Path) -> Engine:
-    import hnswlib
-
+    hnswlib = import_module("hnswlib")
     started, index = time.perf_counter(), hnswlib.Index("ip", data.DIM)
     index.init_index(corpus.num_vectors, M=16, ef_construction=200)
     index.set_num_threads(1)
@@ -76,9 +79,8 @@ def _hnswlib(corpus: data.Corpus, folder: Path) -> Engine:
 
 
 def _usearch(corpus: data.Corpus, folder: Path) -> Engine:
-    from usearch.index import Index
-
-    started, index = time.perf_counter(), Index(ndim=data.DIM, metric="ip", connectivity=16, expansion_add=200)
+    usearch = import_module("usearch.index")
+    started, index = time.perf_counter(), usearch.Index(ndim=data.DIM, metric="ip", connectivity=16, expansion_add=200)
     for start, vectors in corpus.batches():
         index.add(np.arange(start, start + len(vectors)), vectors, threads=1)
 
@@ -91,8 +93,7 @@ def _usearch(corpus: data.Corpus, folder: Path) -> Engine:
 
 
 def _lancedb(corpus: data.Corpus, folder: Path) -> Engine:
-    import lancedb
-    import pyarrow
+    lancedb, pyarrow = import_module("lancedb"), import_module("pyarrow")
 
     def tables() -> Any:
         for start, vectors in corpus.batches():
@@ -109,11 +110,10 @@ def _lancedb(corpus: data.Corpus, folder: Path) -> Engine:
     table.create_index(metric="dot", index_type="IVF_HNSW_SQ", num_partitions=max(1, corpus.num_vectors // 100_000))
 
     def search(width: int, vectors: Vectors) -> Found:
-        found = [
-            table.search(vector).distance_type("dot").ef(width).refine_factor(2).select(["id"]).limit(data.TOP_K)
-            for vector in vectors
-        ]
-        return np.array([one.to_arrow()["id"].to_numpy() for one in found])
+        width = max(width, _REFINED * data.TOP_K)  # It refuses less.
+        asked = [table.search(vector).distance_type("dot").ef(width).refine_factor(_REFINED) for vector in vectors]
+        found = [one.select(["id", "_distance"]).limit(data.TOP_K).to_arrow() for one in asked]
+        return np.array([one["id"].to_numpy() for one in found])
 
     return Engine(time.perf_counter() - started, {f"ef={width}": partial(search, width) for width in _WIDTHS})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -156,7 +156,9 @@ class RemoteLifecycle:
 
         await collection.to_the_end(drop())
 
-    async def reencode(self, encoding: Encoding, encoder_name: str, *, activates: bool) -> AsyncIterator[Progress]:
+    async def reencode(
+        self, encoding: Encoding, encoder_name: str, *, activates: bool
+    ) -> AsyncGenerator[Progress, None]:
         """Builds a generation with another encoder's vectors beside the head, telling after each step.
 
         Interrupted, it goes on where it was when asked for again. Activated, it becomes the head.

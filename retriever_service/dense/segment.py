@@ -103,6 +103,8 @@ class Segment:
         fetched = min(wanted + min(num_dead, wanted), most)
         while True:
             scores, positions = self._find(queries, fetched)
+            if not num_dead and fetched >= count and positions[:, -1].min() >= 0:  # As it mostly is: nothing to drop.
+                return Hits(self.rows[positions[:, :count]], scores[:, :count])
             is_found = positions >= 0
             keep = is_found & self.is_live[positions]
             is_enough = keep.sum(axis=1) >= min(count, self.num_live)

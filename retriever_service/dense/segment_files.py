@@ -139,7 +139,7 @@ class SegmentFiles:
         index = faiss.read_index(f"{path}{_INDEX}", faiss.IO_FLAG_MMAP_IFC)
         if entry.parameters:
             faiss.ParameterSpace().set_index_parameters(index, entry.parameters)
-        rows = np.load(f"{path}{_ROWS}", mmap_mode="r")
+        rows = np.load(f"{path}{_ROWS}")  # In memory: a search reads a few here and there, each from another page.
         self._entries[entry.name] = entry
         return Segment(
             entry.name,

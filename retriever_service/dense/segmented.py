@@ -116,8 +116,9 @@ class SegmentedIndex:
         searches: list[Callable[[Vectors, int], Hits]] = [part.search for part in slices]
         if state.delta.num_vectors or not searches:
             searches.insert(0, state.delta.search)
-        is_divisible = any(one.factory != EXACT and one.searcher is one.index for one in slices)
-        parts = np.array_split(queries, min(num_threads, len(queries)) if is_divisible else 1)
+        parts = [queries]
+        if len(queries) > 1 and any(one.factory != EXACT and one.searcher is one.index for one in slices):
+            parts = np.array_split(queries, min(num_threads, len(queries)))
         found = self._run([partial(search, part, count) for part in parts for search in searches])
         merged = [merge_hits(found[i : i + len(searches)], count) for i in range(0, len(found), len(searches))]
         if len(merged) == 1:

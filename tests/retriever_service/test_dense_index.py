@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from retriever_service.dense import library
 from retriever_service.dense.exact import ExactIndex
 from retriever_service.dense.library import load_faiss, load_gpu_faiss
+from retriever_service.dense_index import Hits, merge_hits
 
 DIM = 8
 
@@ -83,6 +84,16 @@ def test_an_empty_index_finds_nothing():
     found = ExactIndex(DIM).search(vectors_of([1, 2]), 5)
     assert (found.rows == -1).all()
     assert found.rows.shape == (2, 5)
+
+
+def test_hits_of_several_indexes_become_one_ranking_filled_up_where_fewer_match():
+    one = Hits(np.array([[4, 9], [2, -1]]), np.array([[0.9, 0.1], [0.3, -np.inf]], np.float32))
+    other = Hits(np.array([[7], [-1]]), np.array([[0.5], [-np.inf]], np.float32))
+    assert merge_hits([one, other], 2).rows.tolist() == [[4, 7], [2, -1]]
+    merged = merge_hits([one, other], 5)
+    assert merged.rows.tolist() == [[4, 7, 9, -1, -1], [2, -1, -1, -1, -1]]
+    assert merged.scores[0, :3].tolist() == pytest.approx([0.9, 0.5, 0.1])
+    assert np.isneginf(merged.scores[0, 3:]).all()
 
 
 def test_two_faiss_distributions_are_refused(monkeypatch):

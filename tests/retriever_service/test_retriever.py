@@ -105,6 +105,17 @@ async def test_each_query_of_a_batch_succeeds_or_fails_by_itself(retriever):
     assert [error.reason for error in found.results[1:]] == ["EMPTY", "WRONG_DIMENSION"]
 
 
+async def test_a_query_of_a_batch_finds_what_it_finds_alone(retriever):
+    texts = ["capital of france", "who won the world series", "capital of germany"]
+    for mode in Mode:
+        options = RetrievalOptions(mode=mode, num_candidates=1, top_k=1)
+        found = await retriever.retrieve([QueryInput(text) for text in texts], options)
+        assert list(found.results) == [
+            await ask(retriever, text, mode=mode, num_candidates=1, top_k=1) for text in texts
+        ]
+        assert len({hits[0].passage.id for hits in found.results}) == 3
+
+
 async def test_an_empty_collection_finds_nothing(retriever):
     await retriever.library.create(CollectionRequest("empty"))
     for mode in Mode:
