@@ -74,6 +74,7 @@ class CollectionRequest:
     index_factory: str = ""
     lexical_scoring: LexicalScoring = LexicalScoring.BM25
     language: str = "english"
+    sentence_vectors: bool | None = None
 
     def __post_init__(self) -> None:
         check_collection_name(self.name)
@@ -88,8 +89,14 @@ class CollectionRequest:
         if self.temperature is not None:
             check_temperature(self.temperature, "settings.temperature")
 
-    def settle(self, encoder: EncoderIdentity) -> CollectionSettings:
-        """The settings with every default filled in."""
+    def settle(self, encoder: EncoderIdentity, *, sentence_vectors: bool = False) -> CollectionSettings:
+        """The settings with every default filled in.
+
+        Args:
+            encoder: The one asked for, or the server's.
+            sentence_vectors: The server's default, for encoders that were trained to tell texts of any length apart:
+                those with bounded scores.
+        """
         metric = self.metric or (Metric.COSINE if encoder.is_normalising else Metric.INNER_PRODUCT)
         is_bounded = metric is Metric.COSINE or encoder.is_normalising
         return CollectionSettings(
@@ -103,6 +110,9 @@ class CollectionRequest:
             lexical_scoring=self.lexical_scoring,
             index_factory=self.index_factory,
             language=self.language,
+            sentence_vectors=sentence_vectors and is_bounded
+            if self.sentence_vectors is None
+            else self.sentence_vectors,
         )
 
 
@@ -131,6 +141,7 @@ class CollectionSettings:
         language: Of the lexical stage's stemming, or "none".
         lexical_scoring: How the lexical stage scores.
         index_factory: FAISS factory string of the dense index; "" is chosen by size.
+        sentence_vectors: Whether passages that the server encodes have vectors of their sentences, too.
     """
 
     name: str
@@ -143,6 +154,7 @@ class CollectionSettings:
     language: str
     lexical_scoring: LexicalScoring = LexicalScoring.BM25
     index_factory: str = ""
+    sentence_vectors: bool = False
 
     def is_like(self, other: CollectionSettings) -> bool:
         """Whether both ask for the same collection."""
