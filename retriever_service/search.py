@@ -178,7 +178,7 @@ class Search:
             dense_scores = chosen @ query.vector.astype(np.float64) if len(rows) else np.empty(0)
             if self._sentences is not None:
                 dense_scores = with_best_sentences(dense_scores, rows, self._sentences, query.vector)
-                dense = rows[best(dense_scores, rows, len(rows))]
+                dense = np.array([row for row in rows[best(dense_scores, rows, len(rows))] if row in dense], np.int64)
         if query.mode is not Mode.DENSE:
             lexical_scores = self._lexical_scores(query, rows, lexical)
         scores, prior = self._fuse(rows, dense_scores, lexical_scores, dense, lexical[0])
