@@ -129,11 +129,9 @@ class Library:
             FailedPrecondition: When there is one of other settings, or the encoder cannot be had.
             InvalidRequest: When there are as many collections as may be, or a setting is wrong.
         """
-        language = check_language(request.language)
+        request = replace(request, language=check_language(request.language))
         encoder = await self._encoding.encoder(request.encoder)
-        settings = replace(request, language=language).settle(
-            encoder.info.identity, sentence_vectors=self._catalog.keeps_sentence_vectors
-        )
+        settings = request.settle(encoder.info.identity, sentence_vectors=self._catalog.keeps_sentence_vectors)
         return await self._background.to_the_end(self._create(settings, request))
 
     async def _create(self, settings: CollectionSettings, request: CollectionRequest) -> bool:
@@ -144,7 +142,8 @@ class Library:
             there = self._open.get(name)
             if there is not None:
                 if request.sentence_vectors is None:  # An earlier release had another default.
-                    settings = replace(settings, sentence_vectors=there.settings.sentence_vectors)
+                    same = replace(request, sentence_vectors=there.settings.sentence_vectors)
+                    settings = same.settle(settings.encoder)
                 if not there.settings.is_like(settings):
                     raise FailedPrecondition(
                         f"collection {name!r} exists with other settings: drop it, or take another name",

@@ -20,6 +20,7 @@ from rich.table import Table
 from evaluation.estimates import bootstrap, permutation_p_value
 from retriever_service.bi_encoder import BiEncoder
 from retriever_service.checkpoint import MINILM
+from retriever_service.collection import SENTENCE_FUSION
 from retriever_service.encoder import PassageText, Query
 from retriever_service.fusion import Fusion, linear
 from serving.sentences import split_sentences
@@ -82,7 +83,7 @@ class Pool:
         dense, whole = dense_scores(model, self.corpus.passages, self.questions)
         num, lexical = self._num, self._lexical
         weight = best_weight(dense[num:], lexical[num:], self._gold[num:])
-        fused = {"hybrid": Fusion(), "hybrid, tuned": Fusion(lexical_weight=weight)}
+        fused = {"hybrid": SENTENCE_FUSION, "hybrid, tuned": Fusion(lexical_weight=weight)}
         stages = {"dense": dense[:num], "BM25": lexical[:num]}
         stages |= {name: linear(dense[:num], lexical[:num], fusion) for name, fusion in fused.items()}
         stages["dense, whole passages"] = whole[:num]
@@ -111,7 +112,7 @@ def measure(
         "encoder": encoder,
         "num_questions": len(pool.corpus.held_out),
         "num_passages": len(pool.corpus.passages),
-        "lexical_weight": Fusion().lexical_weight,
+        "lexical_weight": SENTENCE_FUSION.lexical_weight,
         "tuned_lexical_weight": weight,
         "stages": {
             stage: {name: asdict(bootstrap(values.tolist())) for name, values in metrics.items()}
