@@ -9,6 +9,7 @@ from cli.session import add_connection_arguments, connected
 from rag_client import Collection, CollectionOptions, Fusion, FusionMethod, LexicalScoring, RagClient
 
 _TYPES = ("string", "int", "double", "bool")
+_SETTINGS = ("metric", "encoder", "lexical_scoring", "language", "index_factory", "sentence_vectors", "temperature")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     create.add_argument("--language", help="of stemming: english (default), german, ..., none")
     create.add_argument("--index-factory", metavar="STRING", help="of FAISS, as HNSW32 (default: chosen by size)")
+    create.add_argument(
+        "--sentence-vectors", action=argparse.BooleanOptionalAction,
+        help="find passages by their best sentence, too (default: with FAISS and cosine scores)",
+    )  # fmt: skip
     configure = _json(_named(actions.add_parser("configure", help="change temperature and fusion")))
     configure.add_argument("--fusion", choices=[method.value for method in FusionMethod])
     configure.add_argument("--dense-weight", type=float, metavar="W")
@@ -67,7 +72,15 @@ def _list(collections: list[Collection], *, as_json: bool) -> None:
 
 def _create(client: RagClient, arguments: argparse.Namespace) -> Collection:
     options = CollectionOptions(filterable_fields=dict(arguments.field))
-    for name in ("metric", "encoder", "lexical_scoring", "language", "index_factory", "temperature"):
+    for name in (
+        "metric",
+        "encoder",
+        "lexical_scoring",
+        "language",
+        "index_factory",
+        "sentence_vectors",
+        "temperature",
+    ):
         if (value := getattr(arguments, name)) is not None:
             options[name] = value
     return client.create_collection(arguments.name, **options)
@@ -112,6 +125,7 @@ def _show(collection: Collection) -> None:
         "index": f"{collection.index_kind}, generation {collection.index_generation}, at {collection.sequence}",
         "temperature": str(settings.temperature),
         "fusion": f"{fusion.method}: dense {fusion.dense_weight}, lexical {fusion.lexical_weight}, k {fusion.rrf_k}",
+        "sentence vectors": "yes" if settings.sentence_vectors else "no",
         "lexical": f"{settings.lexical_scoring}, {settings.language}",
         "filterable": fields or "source and id only",
     }

@@ -32,7 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     with reading(arguments.file) as file, connected(arguments) as client:
         name = arguments.collection or file.settings.name
         collection = _create(client, file, name)
-        uses_vectors = file.with_vectors and not arguments.encode
+        # The file has no vectors of sentences, and passages sent with a vector get none.
+        uses_vectors = file.with_vectors and not arguments.encode and not collection.settings.sentence_vectors
         if uses_vectors and collection.encoder.digest != file.encoder_digest:
             raise CommandFailed(
                 f"the file's vectors are of encoder {file.encoder_name}, collection {name!r} has "

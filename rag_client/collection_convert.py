@@ -91,6 +91,7 @@ def _settings(message: retriever_pb2.CollectionSettings) -> collection_types.Col
         ),
         language=message.language,
         index_factory=message.index_factory,
+        sentence_vectors=message.sentence_vectors if message.HasField("sentence_vectors") else None,
     )
 
 

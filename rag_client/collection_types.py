@@ -93,6 +93,7 @@ class CollectionSettings:
     lexical_scoring: LexicalScoring | str | None = None
     language: str = ""
     index_factory: str = ""
+    sentence_vectors: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

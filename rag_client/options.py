@@ -90,6 +90,7 @@ class CollectionOptions(TypedDict, total=False):
     temperature: float
     fusion: Fusion
     lexical_scoring: str
+    sentence_vectors: bool
     language: str
     index_factory: str
 

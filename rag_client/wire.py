@@ -220,6 +220,7 @@ def settings(given: CollectionSettings) -> retriever_pb2.CollectionSettings:
             "lexical_scoring": scoring,
             "language": given.language,
             "index_factory": given.index_factory,
+            "sentence_vectors": given.sentence_vectors,
         },
     )
 

@@ -20,11 +20,15 @@ class Outcome(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EncodedPassage:
-    """A checked passage with its vector (D,), float32. `is_given` vectors came from the caller and replace another."""
+    """A checked passage with its vector (D,), float32, and maybe its sentences' (S, D).
+
+    `is_given` vectors came from the caller and replace another.
+    """
 
     passage: Passage
     vector: Vectors
     is_given: bool = False
+    sentences: Vectors | None = None
 
 
 @dataclass(frozen=True, slots=True)

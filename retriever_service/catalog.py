@@ -80,6 +80,11 @@ class Catalog:
         if self._lock is not None:
             self._lock.close()
 
+    @property
+    def keeps_sentence_vectors(self) -> bool:
+        """Whether collections do that are made from now on and do not say."""
+        return True
+
     def names(self) -> list[str]:
         """The collections there are, in order."""
         entries = (path for path in self._root.iterdir() if Generations.is_collection(path))

@@ -76,6 +76,7 @@ def request_from(message: wire.CollectionSettings) -> CollectionRequest:
         index_factory=message.index_factory,
         lexical_scoring=choice(_LEXICAL_SCORINGS, message.lexical_scoring, "settings.lexical_scoring"),
         language=message.language,
+        sentence_vectors=message.sentence_vectors if message.HasField("sentence_vectors") else None,
     )
 
 
@@ -164,6 +165,7 @@ def _settings_to(settings: CollectionSettings) -> wire.CollectionSettings:
         lexical_scoring=_LEXICAL_SCORINGS_TO[settings.lexical_scoring],
         index_factory=settings.index_factory,
         language=settings.language,
+        sentence_vectors=settings.sentence_vectors,
     )
 
 

@@ -129,18 +129,21 @@ class Library:
             FailedPrecondition: When there is one of other settings, or the encoder cannot be had.
             InvalidRequest: When there are as many collections as may be, or a setting is wrong.
         """
-        language = check_language(request.language)
+        request = replace(request, language=check_language(request.language))
         encoder = await self._encoding.encoder(request.encoder)
-        settings = replace(request, language=language).settle(encoder.info.identity)
-        return await self._background.to_the_end(self._create(settings))
+        settings = request.settle(encoder.info.identity, sentence_vectors=self._catalog.keeps_sentence_vectors)
+        return await self._background.to_the_end(self._create(settings, request))
 
-    async def _create(self, settings: CollectionSettings) -> bool:
+    async def _create(self, settings: CollectionSettings, request: CollectionRequest) -> bool:
         name = settings.name
         async with self._changing:
             if name in self._broken:
                 self._find(name)
             there = self._open.get(name)
             if there is not None:
+                if request.sentence_vectors is None:  # An earlier release had another default.
+                    same = replace(request, sentence_vectors=there.settings.sentence_vectors)
+                    settings = same.settle(settings.encoder)
                 if not there.settings.is_like(settings):
                     raise FailedPrecondition(
                         f"collection {name!r} exists with other settings: drop it, or take another name",

@@ -82,6 +82,7 @@ class RetrievalOptions:
             condition=None if self.filter is None else compile_filter(self.filter, settings.filterable_fields),
             with_vectors=self.include_vectors,
             lexical_scoring=settings.lexical_scoring,
+            has_sentences=settings.sentence_vectors,
             relevance=self.relevance,
             num_neighbors=self.num_neighbors,
             num_reread=None if self.num_reread is None else max(top_k, self.num_reread or _NUM_RERANKED),

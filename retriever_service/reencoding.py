@@ -83,7 +83,8 @@ def reencoded(settings: CollectionSettings, encoder: EncoderIdentity, *, follows
     changed = replace(settings, encoder=encoder, follows_server_encoder=follows_server)
     if _is_bounded(settings) == _is_bounded(changed):
         return changed
-    default = CollectionRequest(settings.name, metric=settings.metric).settle(encoder)
+    asked = CollectionRequest(settings.name, metric=settings.metric, sentence_vectors=settings.sentence_vectors)
+    default = asked.settle(encoder)
     return replace(changed, temperature=default.temperature, fusion=default.fusion)
 
 

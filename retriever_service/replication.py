@@ -13,11 +13,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from retriever_service import schema
-from retriever_service.collection import CollectionSettings, Rows, Vectors
+from retriever_service.collection import CollectionSettings
 from retriever_service.generations import STORE_FILE
+from retriever_service.schema import ROW_TABLES, VECTOR_TABLES
 from retriever_service.store import Store
 from retriever_service.stored_settings import settings_to_json
+from retriever_service.stored_vectors import store_vectors
 from retriever_service.transaction import CONTENT_SUM
+from retriever_service.vectors import PassageVectors
 from retriever_service.writing import Writer
 
 _COPIED_META = (CONTENT_SUM, "created_at", "updated_at")
@@ -63,12 +66,12 @@ def lacking(target: Path, head: Path, after: int, limit: int) -> list[tuple[int,
         return connection.execute(sql, (after, limit)).fetchall()
 
 
-def add_vectors(target: Path, rows: Sequence[int] | Rows, vectors: Vectors) -> None:
-    """Stores vectors (N, D) of rows that `replicate` will bring; durable when it returns."""
+def add_vectors(target: Path, rows: Sequence[int], vectors: Sequence[PassageVectors]) -> None:
+    """Stores vectors of rows that `replicate` will bring; durable when it returns."""
     with closing(schema.connect(target)) as connection:
-        blobs = [(int(row), vector.astype("<f4").tobytes()) for row, vector in zip(rows, vectors, strict=True)]
         connection.execute("BEGIN IMMEDIATE")
-        connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", blobs)
+        for row, one in zip(rows, vectors, strict=True):
+            store_vectors(connection, row, one)
         connection.execute("COMMIT")
 
 
@@ -85,10 +88,11 @@ def _replicate(sql: sqlite3.Connection, *, with_vectors: bool) -> bool:
         there = f"SELECT 1 FROM head.passages WHERE {_MOVED} AND row NOT IN (SELECT row FROM main.vectors) LIMIT 1"
         if sql.execute(there).fetchone() is not None:
             return False
-    for table in ("passages", "fields", *(("vectors",) if with_vectors else ())):
+    for table in ("passages", "fields", *(VECTOR_TABLES if with_vectors else ())):
         sql.execute(f"DELETE FROM main.{table} WHERE {_MOVED}")
         sql.execute(f"INSERT INTO main.{table} SELECT * FROM head.{table} WHERE {_MOVED}")
-    sql.execute(f"DELETE FROM main.vectors WHERE {_MOVED} AND row NOT IN (SELECT row FROM head.passages)")
+    for table in VECTOR_TABLES:
+        sql.execute(f"DELETE FROM main.{table} WHERE {_MOVED} AND row NOT IN (SELECT row FROM head.passages)")
     for table in ("sources", "duplicates"):  # Small, and not in the log.
         sql.execute(f"DELETE FROM main.{table}")
         sql.execute(f"INSERT INTO main.{table} SELECT * FROM head.{table}")
@@ -111,9 +115,10 @@ def erase(target: Path, head: Path, rows: Iterable[int], sources: Iterable[str])
     """Takes rows and sources, and vectors of what the head has no more, out of a store that goes on following it."""
     with _attached(target, head) as connection:
         connection.execute("BEGIN")
-        for table in ("passages", "fields", "vectors"):
+        for table in ROW_TABLES:
             connection.executemany(f"DELETE FROM main.{table} WHERE row = ?", [(row,) for row in rows])
-        connection.execute("DELETE FROM main.vectors WHERE row NOT IN (SELECT row FROM head.passages)")
+        for table in VECTOR_TABLES:
+            connection.execute(f"DELETE FROM main.{table} WHERE row NOT IN (SELECT row FROM head.passages)")
         for table, column in (("sources", "name"), ("duplicates", "source")):
             connection.executemany(f"DELETE FROM main.{table} WHERE {column} = ?", [(name,) for name in sources])
         connection.execute("COMMIT")

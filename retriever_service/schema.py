@@ -10,11 +10,12 @@ from pathlib import Path
 from serving.durable import sync_file
 from serving.errors import FailedPrecondition
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # `passages.row` is the key of the derived indexes: a row's text and vector never change, a passage whose content
 # changes gets a new row. AUTOINCREMENT: numbers are never used twice.
-_TABLES = """
+_SENTENCES = "CREATE TABLE sentences (row INTEGER PRIMARY KEY, vectors BLOB NOT NULL);"  # float16, little-endian
+_TABLES = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE passages (
   row INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -28,6 +29,7 @@ CREATE TABLE passages (
   sequence INTEGER NOT NULL           -- of the last write
 );
 CREATE TABLE vectors (row INTEGER PRIMARY KEY, vector BLOB NOT NULL);   -- float32, little-endian
+{_SENTENCES}
 CREATE TABLE fields (                 -- the filterable part of the metadata, one entry per value
   name TEXT NOT NULL, value NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (name, value, row)
 ) WITHOUT ROWID;
@@ -42,11 +44,16 @@ CREATE TABLE changes (                -- the change log; holds no content, so th
   operation TEXT NOT NULL             -- added | removed | patched
 );
 """
+VECTOR_TABLES = ("vectors", "sentences")
+ROW_TABLES = ("passages", "fields", *VECTOR_TABLES)  # What a row is made of.
+
 # What a file can do without, slowly: of another release's file, nothing but speed depends on it.
 _INDEX = "CREATE INDEX IF NOT EXISTS passages_in_order ON passages (source, start_char, id);"
 
 # From version n to n + 1. A release that changes the tables adds its step here.
-_MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {}
+_MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], object]] = {
+    1: lambda connection: connection.execute(_SENTENCES),
+}
 
 
 def connect(path: Path) -> sqlite3.Connection:

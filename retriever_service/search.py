@@ -19,6 +19,7 @@ from retriever_service.fusion import Fusion, FusionMethod, best, linear, log_pri
 from retriever_service.lexical_index import LexicalIndex
 from retriever_service.store import Reader
 from retriever_service.tf_idf import TfIdf
+from retriever_service.vectors import SentenceVectors, with_best_sentences
 
 
 class Mode(enum.StrEnum):
@@ -51,6 +52,7 @@ class Plan:
         condition: What passages must match; None is everything.
         with_vectors: Whether hits carry their stored vector.
         lexical_scoring: What the lexical score is.
+        has_sentences: Whether passages have vectors of their sentences, whose best then counts.
         relevance: Of maximal marginal relevance; None ranks by score alone.
         num_neighbors: Passages before and after each hit that it carries.
         num_reread: Hits that a reranker reads again; None is no reranking. It is then the reranker's score that
@@ -66,6 +68,7 @@ class Plan:
     condition: Condition | None = None
     with_vectors: bool = False
     lexical_scoring: LexicalScoring = LexicalScoring.BM25
+    has_sentences: bool = False
     relevance: float | None = None
     num_neighbors: int = 0
     num_reread: int | None = None
@@ -139,6 +142,7 @@ class Search:
             self._lexical = TfIdf(lexical, reader.texts)
         self._candidates = Candidates(reader, dense, self._lexical, count=plan.num_candidates, condition=plan.condition)
         self._passages: dict[int, Passage] = {}
+        self._sentences: SentenceVectors | None = None
 
     def run(self, queries: Sequence[SearchQuery]) -> Found:
         """Finds the passages for each query."""
@@ -147,6 +151,8 @@ class Search:
         dense = self._candidates.dense([query.vector for query in queries])
         lexical = [nothing if query.mode is Mode.DENSE else self._candidates.lexical(query.text) for query in queries]
         rows, vectors = self._existing(dense + [rows for rows, _ in lexical])
+        if self._plan.has_sentences and len(rows):
+            self._sentences = self._reader.sentences(rows, vectors.shape[1])
         ranked = []
         for i, query in enumerate(queries):
             own, own_vectors = rows, vectors
@@ -175,6 +181,10 @@ class Search:
         dense_scores = lexical_scores = None
         if query.vector is not None:  # Exact: from the stored float32 vectors, summed in float64.
             dense_scores = vectors.astype(np.float64) @ query.vector.astype(np.float64) if len(rows) else np.empty(0)
+            if self._sentences is not None:
+                dense_scores = with_best_sentences(dense_scores, rows, self._sentences, query.vector)
+                ordered = rows[best(dense_scores, rows, len(rows))]
+                dense = ordered[np.isin(ordered, dense)]
         if query.mode is not Mode.DENSE:
             lexical_scores = self._lexical_scores(query, rows, lexical)
         scores, prior = self._fuse(rows, dense_scores, lexical_scores, dense, lexical[0])

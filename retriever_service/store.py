@@ -18,6 +18,8 @@ from retriever_service.collection import MetadataValue, Passage, Rows, Source, S
 from retriever_service.filters import Condition
 from retriever_service.neighbors import rows_beside
 from retriever_service.row_sets import RowSets
+from retriever_service.stored_vectors import passage_vectors_from, stack, stack_sentences, vector_from
+from retriever_service.vectors import PassageVectors, SentenceVectors
 
 _MAX_PAGE_CHARS = 2 * 1024 * 1024  # So that a page fits into a message.
 _MAX_ROW, _VECTORS_PER_BATCH = (1 << 63) - 1, 8_192
@@ -173,14 +175,19 @@ class Reader:
     def vectors(self, rows: Rows) -> tuple[Rows, Vectors]:
         """The stored vectors of those rows that exist: ascending rows (N,) and vectors (N, D)."""
         sql = "SELECT row, vector FROM vectors WHERE row IN (SELECT value FROM json_each(?)) ORDER BY row"
-        return _stack(self._connection.execute(sql, (json.dumps(rows.tolist()),)).fetchall())
+        return stack(self._connection.execute(sql, (json.dumps(rows.tolist()),)).fetchall())
+
+    def sentences(self, rows: Rows, dim: int) -> SentenceVectors:
+        """The stored vectors of the sentences of those rows that have any, by ascending row."""
+        sql = "SELECT row, vectors FROM sentences WHERE row IN (SELECT value FROM json_each(?)) ORDER BY row"
+        return stack_sentences(self._connection.execute(sql, (json.dumps(rows.tolist()),)).fetchall(), dim)
 
     def scan_vectors(self, after: int = 0, up_to: int | None = None) -> Iterator[tuple[Rows, Vectors]]:
         """Vectors of the rows in (after, up_to], ascending, batch by batch."""
         sql = "SELECT row, vector FROM vectors WHERE row > ? AND row <= ? ORDER BY row"
         cursor = self._connection.execute(sql, (after, _MAX_ROW if up_to is None else up_to))
         while batch := cursor.fetchmany(_VECTORS_PER_BATCH):
-            yield _stack(batch)
+            yield stack(batch)
 
     def row_at(self, after: int, offset: int) -> int | None:
         """The row that has `offset` rows between itself and `after`; None beyond the last."""
@@ -228,12 +235,15 @@ class Reader:
         """Rows of the `count` passages before and after one in its source, in order, whatever filter there is."""
         return rows_beside(self._connection, passage, count)
 
-    def vectors_by_digest(self, digests: Sequence[str]) -> dict[str, Vectors]:
-        """Vectors (D,) of stored passages by content digest (hex); at most 10,000."""
+    def vectors_by_digest(self, digests: Sequence[str]) -> dict[str, PassageVectors]:
+        """Vectors of stored passages by content digest (hex); at most 10,000."""
         marks = ", ".join("?" * len(digests))
-        sql = f"SELECT content_digest, vector FROM passages JOIN vectors USING (row) WHERE content_digest IN ({marks})"
+        sql = (
+            "SELECT content_digest, vector, s.vectors FROM passages JOIN vectors USING (row) "
+            f"LEFT JOIN sentences s USING (row) WHERE content_digest IN ({marks})"
+        )
         found = self._connection.execute(sql, [bytes.fromhex(digest) for digest in digests])
-        return {digest.hex(): vector_from(blob) for digest, blob in found}
+        return {digest.hex(): passage_vectors_from(whole, sentences) for digest, whole, sentences in found}
 
     def list_passages(self, condition: Condition, after: str, size: int) -> Page:
         """A page of matching passages in id order; shorter than `size` where their texts are long."""
@@ -275,15 +285,3 @@ def passage_from(columns: Sequence[Any]) -> Passage:
 
 def _values(metadata: str) -> dict[str, MetadataValue]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(metadata).items()}
-
-
-def vector_from(blob: bytes) -> Vectors:
-    """A stored vector (D,)."""
-    return np.frombuffer(blob, "<f4").astype(np.float32, copy=False)
-
-
-def _stack(found: Sequence[tuple[int, bytes]]) -> tuple[Rows, Vectors]:
-    rows = np.fromiter((row for row, _ in found), np.int64, len(found))
-    if not len(found):
-        return rows, np.empty((0, 0), np.float32)
-    return rows, np.frombuffer(b"".join(blob for _, blob in found), "<f4").reshape(len(found), -1)

@@ -18,8 +18,8 @@ from retriever_service.encoding import Encoding
 from retriever_service.generation import Generation
 from retriever_service.generations import STORE_FILE, Record
 from retriever_service.live_collection import LiveCollection
+from retriever_service.passage_vectors import embed_passages
 from retriever_service.store import Reader
-from retriever_service.vectors import normalised
 from serving.deadline import Deadline
 from serving.logs import get_logger
 
@@ -69,8 +69,7 @@ class Successor:
             found = await asyncio.to_thread(replication.lacking, store, source, self._last_row, BATCH_SIZE)
             if found:
                 texts = [PassageText(text, title) for _, title, text in found]
-                made = await self._encoding.embed_passages(self._encoder, texts)
-                vectors = normalised(made, collection.settings.metric)
+                vectors = await embed_passages(self._encoding, self._encoder, texts, collection.settings)
                 await asyncio.to_thread(replication.add_vectors, store, [row for row, *_ in found], vectors)
                 self._last_row = found[-1][0]
             return len(found)

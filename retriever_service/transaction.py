@@ -13,10 +13,13 @@ from typing import Protocol
 import numpy as np
 
 from retriever_service.batch import Batch, EncodedPassage, ItemOutcome, Outcome, Patch, Written
-from retriever_service.collection import FieldType, Passage, Vectors
+from retriever_service.collection import FieldType, Passage
 from retriever_service.filters import Condition
 from retriever_service.limits import LIMITS, check_count
+from retriever_service.schema import ROW_TABLES
 from retriever_service.store import Reader
+from retriever_service.stored_vectors import store_vectors, vector_blob
+from retriever_service.vectors import PassageVectors
 
 CONTENT_SUM = "content_sum"
 _MODULUS = 1 << 256
@@ -130,7 +133,7 @@ class Transaction:
         if not item.is_given:
             return False
         (stored,) = self._sql.execute("SELECT vector FROM vectors WHERE row = ?", (row,)).fetchone()
-        return bool(stored != _blob(item.vector))
+        return bool(stored != vector_blob(item.vector))
 
     def _insert(self, item: EncodedPassage, digest: bytes) -> None:
         columns = passage_columns(item.passage)
@@ -140,7 +143,7 @@ class Transaction:
             (*columns, digest),
         )
         row = int(cursor.lastrowid or 0)
-        self._sql.execute("INSERT INTO vectors VALUES (?, ?)", (row, _blob(item.vector)))
+        store_vectors(self._sql, row, PassageVectors(item.vector, item.sentences))
         self._index_fields(row, item.passage)
         self._sql.execute("UPDATE passages SET sequence = ? WHERE row = ?", (self._log(row, "added"), row))
         self._count(item.passage, sign=1)
@@ -174,7 +177,7 @@ class Transaction:
         return 1
 
     def _delete_row(self, row: int) -> None:
-        for table in ("passages", "vectors", "fields"):
+        for table in ROW_TABLES:
             self._sql.execute(f"DELETE FROM {table} WHERE row = ?", (row,))
 
     def _forget_sources(self, names: Sequence[str]) -> None:
@@ -231,7 +234,3 @@ def passage_columns(passage: Passage) -> tuple[object, ...]:
     place = (None, None, None) if span is None else (span.start_char, span.end_char, span.page)
     metadata = json.dumps(dict(sorted(passage.metadata.items())), ensure_ascii=False)
     return (passage.id, passage.title, passage.text, passage.source, *place, metadata)
-
-
-def _blob(vector: Vectors) -> bytes:
-    return vector.astype("<f4", copy=False).tobytes()

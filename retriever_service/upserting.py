@@ -15,7 +15,8 @@ from retriever_service.encoder import PassageText
 from retriever_service.encoding import Encoding
 from retriever_service.limits import LIMITS, check_count, check_text
 from retriever_service.live_collection import EncoderChanged
-from retriever_service.vectors import check_vector, normalised
+from retriever_service.passage_vectors import embed_passages
+from retriever_service.vectors import PassageVectors, check_vector
 from serving.errors import FailedPrecondition, InvalidRequest, RagError
 
 BATCH_SIZE = 64  # Passages per transaction. What an interrupted stream has committed is not encoded again.
@@ -71,10 +72,10 @@ class _Waiting:
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
-    """A passage with its vector (D,) and the digest of the encoder whose vectors these are; `given` by the caller."""
+    """A passage with its vectors and the digest of the encoder whose these are; `given` by the caller."""
 
     passage: Passage
-    vector: Vectors
+    vectors: PassageVectors
     given: Vectors | None
     result: ItemResult
     encoder_digest: str
@@ -170,7 +171,7 @@ class Upsert:
         encoded = await self._encode(batch)
         if self._replaces_sources:
             self._held += encoded
-            self._num_held_bytes += sum(len(one.passage.text) + one.vector.nbytes for one in encoded)
+            self._num_held_bytes += sum(len(one.passage.text) + one.vectors.num_bytes for one in encoded)
             check_count(self._num_held_bytes, LIMITS.max_replace_bytes, "bytes of a stream with replace_sources")
             return
         await self._write(encoded, Batch())
@@ -179,7 +180,7 @@ class Upsert:
         """Commits passages and tells their results; vectors of an encoder that has been replaced are made again."""
         while True:
             digests = {one.encoder_digest for one in encoded}
-            passages = [EncodedPassage(one.passage, one.vector, one.is_given) for one in encoded]
+            passages = [EncodedPassage(e.passage, e.vectors.whole, e.is_given, e.vectors.sentences) for e in encoded]
             try:
                 if len(digests) > 1:
                     raise EncoderChanged("the collection was re-encoded meanwhile")
@@ -212,17 +213,19 @@ class Upsert:
             for digest, one in zip(digests, batch, strict=True)
             if one.vector is None and digest not in vectors
         }
-        made = await self._encoding.embed_passages(encoder, list(missing.values()))
-        vectors |= zip(missing, normalised(made, settings.metric), strict=True)
+        made = await embed_passages(self._encoding, encoder, list(missing.values()), settings)
+        vectors |= zip(missing, made, strict=True)
         encoded = []
         for digest, one in zip(digests, batch, strict=True):
-            vector = vectors[digest] if one.vector is None else check_vector(one.vector, settings, "vector")
-            encoded.append(_Encoded(one.passage, vector, one.vector, one.result, settings.encoder.digest))
+            own = (
+                vectors[digest] if one.vector is None else PassageVectors(check_vector(one.vector, settings, "vector"))
+            )
+            encoded.append(_Encoded(one.passage, own, one.vector, one.result, settings.encoder.digest))
         return encoded
 
-    async def _stored(self, digests: Sequence[str], encoder_digest: str) -> dict[str, Vectors]:
+    async def _stored(self, digests: Sequence[str], encoder_digest: str) -> dict[str, PassageVectors]:
         """Vectors that the head has for these contents, unless it has another encoder by now."""
-        found: dict[str, Vectors] = {}
+        found: dict[str, PassageVectors] = {}
         async with self._collection.using_head() as head:
             if head.settings.encoder.digest == encoder_digest:
                 for start in range(0, len(digests), BATCH_SIZE):
@@ -242,6 +245,6 @@ class Upsert:
         self.result.num_deleted += written.num_deleted
 
 
-def _vectors(reader: Any, digests: Sequence[str]) -> dict[str, Vectors]:
-    found: dict[str, Vectors] = reader.vectors_by_digest(digests)
+def _vectors(reader: Any, digests: Sequence[str]) -> dict[str, PassageVectors]:
+    found: dict[str, PassageVectors] = reader.vectors_by_digest(digests)
     return found

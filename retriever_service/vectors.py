@@ -1,16 +1,38 @@
-"""Vectors as they come in: checked, and normalised where the metric says so. Pure."""
+"""Vectors of passages and of queries: checked and normalised as they come in, and compared. Pure."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
-from retriever_service.collection import CollectionSettings, Metric, Vectors
+from retriever_service.collection import CollectionSettings, Metric, Rows, Scores, Vectors
 from serving.errors import InvalidRequest
 
 _MIN_NORM = 1e-12
 _UNIT_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class PassageVectors:
+    """Of one passage, float32: `whole` (D,), and `sentences` (S, D), None where there are none."""
+
+    whole: Vectors
+    sentences: Vectors | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """In memory."""
+        return self.whole.nbytes + (0 if self.sentences is None else self.sentences.nbytes)
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceVectors:
+    """Of several passages: `vectors` (M, D) float32 and, for each, the `rows` (M,) of its passage, ascending."""
+
+    rows: Rows
+    vectors: Vectors
 
 
 def check_vector(vector: Vectors, settings: CollectionSettings, field: str) -> Vectors:
@@ -44,3 +66,18 @@ def normalised(vectors: Vectors, metric: Metric) -> Vectors:
     norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     norms[np.abs(norms - 1.0) < _UNIT_TOLERANCE] = 1.0  # What was normalised once stays the same, bit for bit.
     return np.asarray(vectors / np.maximum(norms, _MIN_NORM), np.float32)
+
+
+def with_best_sentences(scores: Scores, rows: Rows, sentences: SentenceVectors, query: Vectors) -> Scores:
+    """Scores (N,) of whole passages -> the mean of each and its best sentence's; the same where it has no sentences.
+
+    Args:
+        scores: Of the whole passages.
+        rows: (N,) of the passages, ascending.
+        sentences: Of these passages, and maybe of others.
+        query: (D,).
+    """
+    chosen = np.isin(sentences.rows, rows)
+    best = np.full(len(rows), -np.inf)
+    np.maximum.at(best, np.searchsorted(rows, sentences.rows[chosen]), sentences.vectors[chosen] @ query)
+    return np.where(np.isneginf(best), scores, (scores + best) / 2)

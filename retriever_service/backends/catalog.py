@@ -36,6 +36,11 @@ class RemoteCatalog:
         """Ends the connection."""
         self._server.close()
 
+    @property
+    def keeps_sentence_vectors(self) -> bool:
+        """No engine does."""
+        return False
+
     def names(self) -> list[str]:
         """The collections there are, in order."""
         return self._server.names()
@@ -57,6 +62,8 @@ class RemoteCatalog:
             return
         if settings.index_factory:
             raise refuse(self._abilities.kind, "index_factory", "the server's configuration chooses the index")
+        if settings.sentence_vectors:
+            raise refuse(self._abilities.kind, "sentence_vectors", "only the local index keeps them")
         if settings.lexical_scoring is LexicalScoring.TF_IDF and not self._abilities.tf_idf:
             raise refuse(self._abilities.kind, "TF-IDF scoring", "create the collection with BM25")
         ledger = Ledger(settings, uuid.uuid4().hex, created_at=time.time(), updated_at=time.time())

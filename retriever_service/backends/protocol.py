@@ -209,6 +209,11 @@ class Backend(Protocol):
         """Lets go of it."""
         ...
 
+    @property
+    def keeps_sentence_vectors(self) -> bool:
+        """Whether collections do that are made from now on and do not say."""
+        ...
+
     def names(self) -> list[str]:
         """The collections there are, in order."""
         ...

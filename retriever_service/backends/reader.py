@@ -14,6 +14,7 @@ from retriever_service.collection import Passage, Rows, Source, Vectors
 from retriever_service.filters import AllOf, Condition, Equals, Filter
 from retriever_service.store import EVERYTHING, Page, StoredPassage
 from retriever_service.transaction import CONTENT_SUM, passage_columns
+from retriever_service.vectors import PassageVectors
 
 _MAX_PAGE_CHARS = 2 * 1024 * 1024  # So that a page fits into a message.
 _VERSIONS_PER_BATCH = 1_000
@@ -104,9 +105,9 @@ class RemoteReader:
         self.keep(found)
         return {one.passage.id: (one.row, one.passage) for one in found}
 
-    def vectors_by_digest(self, digests: Sequence[str]) -> dict[str, Vectors]:
-        """Vectors (D,) of stored passages by content digest (hex)."""
-        return {one.passage.content_digest: one.vector for one in self._store.by_digests(digests)}
+    def vectors_by_digest(self, digests: Sequence[str]) -> dict[str, PassageVectors]:
+        """Vectors of stored passages by content digest (hex)."""
+        return {one.passage.content_digest: PassageVectors(one.vector) for one in self._store.by_digests(digests)}
 
     def rows_beside(self, passage: Passage, count: int) -> list[int]:
         """Rows of the `count` passages before and after one in its source, in order; those that match alone.

@@ -91,6 +91,9 @@ async def test_two_retrievers_see_each_others_writes(open_retriever, make_catalo
 
 async def test_what_a_backend_lacks_it_says_with_its_name(retriever, backend):
     await retriever.library.create(REQUEST)
+    if backend != "local":
+        with pytest.raises(Unimplemented, match="sentence_vectors"):
+            await retriever.library.create(CollectionRequest("s", sentence_vectors=True))
     if backend.startswith("milvus"):
         with pytest.raises(Unimplemented, match="range on the string field 'kind'"):
             await top(retriever, "paris", filter=Range("kind", (("less_than", "z"),)))

@@ -58,7 +58,7 @@ async def address(tmp_path: Path) -> AsyncIterator[str]:
             Service("rag.v1.GatewayService", partial(gateway_pb2_grpc.add_GatewayServiceServicer_to_server, Gateway())),
         )
         async with serve(*services) as server, AsyncRagClient(server.address) as client:
-            await client.create_collection("default", filterable_fields={"year": "int"})
+            await client.create_collection("default", filterable_fields={"year": "int"}, sentence_vectors=False)
             passages = [
                 Passage("a", "alpha text", "A", "one.md", metadata={"year": 1990, "tags": ("x", "y"), "f": 1.0}),
                 Passage("b", "beta text", source="one.md"),
@@ -165,9 +165,17 @@ async def test_an_export_is_imported_as_it_was_and_again_without_change(run, nam
     assert "exists" in await run("export", name, code=1)
 
 
+async def test_a_collection_that_has_vectors_of_sentences_is_imported_by_encoding_anew(run):
+    await run("collections", "create", "sentences")
+    await run("export", "kb.jsonl")
+    await run("import", "kb.jsonl", "-c", "sentences")
+    settings = [one["settings"] for one in json.loads(await run("collections", "list", "--json"))]
+    assert {one["name"]: one["sentence_vectors"] for one in settings} == {"default": False, "sentences": True}
+
+
 async def test_vectors_of_another_encoder_are_refused_unless_they_are_made_anew(run):
     await run("export", "kb.jsonl")
-    await run("collections", "create", "else", "--encoder", "other")
+    await run("collections", "create", "else", "--encoder", "other", "--no-sentence-vectors")
     assert "of encoder first" in await run("import", "kb.jsonl", "-c", "else", code=1)
     assert "3 new" in await run("import", "kb.jsonl", "-c", "else", "--encode")
 

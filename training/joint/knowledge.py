@@ -3,8 +3,10 @@
 They come out of the retriever's own files, or over gRPC from a running gateway or retriever.
 """
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,8 @@ class KnowledgeBase:
     Attributes:
         passages: N of them, in the order of their rows.
         vectors: (N, D) float32.
+        sentences: (M, D) float32, of all passages that have any.
+        sentence_places: (M,) int64, the passage of each sentence, ascending.
         scoring: Its temperature, its fusion and so on.
         encoder: Name of the encoder that made the vectors.
         index_generation: Its number.
@@ -45,6 +49,8 @@ class KnowledgeBase:
 
     passages: Sequence[Passage]
     vectors: Tensor
+    sentences: Tensor
+    sentence_places: Tensor
     scoring: Scoring
     encoder: str
     index_generation: int
@@ -76,6 +82,8 @@ def read_from_files(data_dir: Path, collection: str, index_generation: int = 0) 
         with store.reading() as reader:
             settings = settings_from_json(reader.meta("settings"))
             stored = [one for batch in reader.scan_passages(1024, with_vectors=True) for one in batch]
+            rows = np.fromiter((row for row, *_ in chain.from_iterable(reader.scan_texts())), np.int64)
+            sentences = reader.sentences(rows, settings.encoder.dim)
     finally:
         store.close()
     if number in record.scorings:
@@ -85,11 +93,13 @@ def read_from_files(data_dir: Path, collection: str, index_generation: int = 0) 
     )
     passages = [Passage(one.passage.id, one.passage.title, one.passage.text) for one in stored]
     vectors = [one.vector for one in stored if one.vector is not None]
-    return _knowledge_base(passages, vectors, scoring, settings.encoder.name, number)
+    base = _knowledge_base(passages, vectors, scoring, settings.encoder.name, number)
+    places = torch.from_numpy(np.searchsorted(rows, sentences.rows))
+    return replace(base, sentences=torch.from_numpy(sentences.vectors), sentence_places=places)
 
 
 def read_from_service(address: str, collection: str) -> KnowledgeBase:
-    """The state of a collection that a running gateway or retriever serves."""
+    """The state of a collection that a running gateway or retriever serves, without vectors of sentences."""
     with RagClient(address) as client:
         described = client.describe_collection(collection)
         batches = client.export_collection(
@@ -97,6 +107,8 @@ def read_from_service(address: str, collection: str) -> KnowledgeBase:
         )
         embedded = [one for batch in batches for one in batch.passages if isinstance(one, EmbeddedPassage)]
     settings, given = described.settings, described.settings.fusion
+    if settings.sentence_vectors:
+        logging.warning("vectors of sentences are not exported: training searches by those of whole passages")
     if given is None or settings.temperature is None:
         raise SystemExit(f"{address} does not tell how collection {collection!r} scores: is it of another release?")
     scoring = Scoring(
@@ -116,4 +128,5 @@ def _knowledge_base(
 ) -> KnowledgeBase:
     if not passages:
         raise SystemExit("the collection holds no passages")
-    return KnowledgeBase(passages, torch.from_numpy(np.stack(vectors)), scoring, encoder, number)
+    whole = torch.from_numpy(np.stack(vectors))
+    return KnowledgeBase(passages, whole, whole[:0], torch.empty(0, dtype=torch.int64), scoring, encoder, number)

@@ -65,7 +65,7 @@ class Search:
             required: For each question a passage that takes the last place where it was not found, or None.
         """
         constant = self._constant(texts)
-        scores = self._dense_weight * vectors @ self.base.vectors.T + constant
+        scores = self._dense_weight * self._dense(vectors) + constant
         places = scores.topk(min(count, len(self.base.passages))).indices
         for row, wanted in enumerate(required):
             if wanted is not None and wanted not in places[row]:
@@ -78,10 +78,29 @@ class Search:
         Args:
             vectors: (B, D) of the questions.
             hits: What was found for them.
-            passage_vectors: (B, K, D) in place of the stored ones.
+            passage_vectors: (B, K, D) in place of the stored ones; vectors of sentences stay the stored ones.
         """
         stored = self.base.vectors[hits.places] if passage_vectors is None else passage_vectors
-        return self._dense_weight * (stored * vectors[:, None]).sum(-1) + hits.constant
+        whole = (stored * vectors[:, None]).sum(-1)
+        best = [
+            self._best_sentence(vector, place, score)
+            for vector, places, scores in zip(vectors, hits.places.tolist(), whole, strict=True)
+            for place, score in zip(places, scores, strict=True)
+        ]
+        return self._dense_weight * (whole + torch.stack(best).view_as(whole)) / 2 + hits.constant
+
+    def _dense(self, vectors: Tensor) -> Tensor:
+        """(B, N), as the retriever's `with_best_sentences`."""
+        whole = vectors @ self.base.vectors.T
+        best = torch.full_like(whole, -torch.inf)
+        places = self.base.sentence_places.expand(len(vectors), -1)
+        best.scatter_reduce_(1, places, vectors @ self.base.sentences.T, "amax")
+        return (whole + torch.where(best.isneginf(), whole, best)) / 2
+
+    def _best_sentence(self, vector: Tensor, place: int, whole: Tensor) -> Tensor:
+        """The score of a passage's best sentence; of the whole where it has no sentences."""
+        first, last = torch.searchsorted(self.base.sentence_places, torch.tensor([place, place + 1])).tolist()
+        return (self.base.sentences[first:last] @ vector).max() if last > first else whole
 
     def _constant(self, texts: Sequence[str]) -> Tensor:
         constant = torch.zeros(len(texts), len(self.base.passages))

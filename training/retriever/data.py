@@ -81,10 +81,10 @@ def read_corpus(sources: Sequence[Source], *, held_out_ratio: float = HELD_OUT_R
 
 
 def with_sentences(corpus: Corpus) -> Corpus:
-    """The corpus with sentences as passages of their own, at the end; questions are asked of their answers' sentences, too.
+    """The corpus with sentences as passages of their own, at the end: those that answer, asked for by the questions.
 
-    For an encoder whose passages are also found by their best sentence. Of the sentences that hold an answer, the one
-    that shares most words with the question counts; held-out questions and their passages stay as they are.
+    For passages that are also found by their best sentence. Of the sentences that hold an answer, the one that shares
+    most words with the question counts; held-out questions and their passages stay as they are.
     """
     passages, questions = list(corpus.passages), list(corpus.questions)
     place_of: dict[tuple[int, str], int] = {}

@@ -20,9 +20,11 @@ from rich.table import Table
 from evaluation.estimates import bootstrap, permutation_p_value
 from retriever_service.bi_encoder import BiEncoder
 from retriever_service.checkpoint import MINILM
-from retriever_service.encoder import Query
+from retriever_service.collection import SENTENCE_FUSION
+from retriever_service.encoder import PassageText, Query
 from retriever_service.fusion import Fusion, linear
-from training.retriever.data import Corpus, Question, Source, read_corpus, read_pool
+from serving.sentences import split_sentences
+from training.retriever.data import Corpus, Passage, Question, Source, read_corpus, read_pool
 from training.retriever.mining import lexical_index
 from training.retriever.ranking import CUTS, Floats, Places, gold_ranks, metrics_of
 from training.retriever.towers import passage_texts
@@ -30,6 +32,20 @@ from training.runtime.flags import add_data_flag
 
 _TUNED_AT = 5
 _WEIGHTS = np.exp2(np.arange(-14, -1) / 2) * 0.32  # 0.0025 to 0.16, by the square root of 2.
+
+
+def dense_scores(model: BiEncoder, passages: Sequence[Passage], questions: Sequence[Question]) -> tuple[Floats, Floats]:
+    """The retriever's dense scores (Q, P): with each passage's best sentence, and of whole passages alone."""
+    asked = model.encode([Query(question.text) for question in questions])
+    whole = (asked @ model.encode(passage_texts(passages)).T).astype(np.float64)
+    parts = [split_sentences(passage.text, "en") or [passage.text] for passage in passages]
+    texts = [
+        PassageText(part, one.title) for one, of_passage in zip(passages, parts, strict=True) for part in of_passage
+    ]
+    sentences = model.encode(texts)
+    starts = np.cumsum([0, *map(len, parts[:-1])])
+    best = [np.maximum.reduceat(asked[i : i + 512] @ sentences.T, starts, axis=1) for i in range(0, len(asked), 512)]
+    return (whole + np.concatenate(best)) / 2, whole
 
 
 def lexical_scores(corpus: Corpus, questions: Sequence[Question]) -> Floats:
@@ -64,13 +80,14 @@ class Pool:
     def measure(self, encoder: str, passage_encoder: str, dtype: str) -> tuple[dict[str, dict[str, Floats]], float]:
         """Stage → metric → values (Q,), and the tuned lexical weight."""
         model = BiEncoder(encoder, passage_encoder, dtype=dtype)
-        asked = model.encode([Query(question.text) for question in self.questions])
-        dense = (asked @ model.encode(passage_texts(self.corpus.passages)).T).astype(np.float64)
+        dense, whole = dense_scores(model, self.corpus.passages, self.questions)
         num, lexical = self._num, self._lexical
         weight = best_weight(dense[num:], lexical[num:], self._gold[num:])
-        fused = {"hybrid": Fusion(), "hybrid, tuned": Fusion(lexical_weight=weight)}
+        fused = {"hybrid": SENTENCE_FUSION, "hybrid, tuned": Fusion(lexical_weight=weight)}
         stages = {"dense": dense[:num], "BM25": lexical[:num]}
         stages |= {name: linear(dense[:num], lexical[:num], fusion) for name, fusion in fused.items()}
+        stages["dense, whole passages"] = whole[:num]
+        stages["hybrid, whole passages"] = linear(whole[:num], lexical[:num], Fusion())
         return {name: metrics_of(gold_ranks(scores, self._gold[:num])) for name, scores in stages.items()}, weight
 
 
@@ -95,7 +112,7 @@ def measure(
         "encoder": encoder,
         "num_questions": len(pool.corpus.held_out),
         "num_passages": len(pool.corpus.passages),
-        "lexical_weight": Fusion().lexical_weight,
+        "lexical_weight": SENTENCE_FUSION.lexical_weight,
         "tuned_lexical_weight": weight,
         "stages": {
             stage: {name: asdict(bootstrap(values.tolist())) for name, values in metrics.items()}

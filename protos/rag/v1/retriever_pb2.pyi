@@ -316,7 +316,7 @@ class FilterableField(_message.Message):
     def __init__(self, name: _Optional[str] = ..., type: _Optional[_Union[_common_pb2.FieldType, str]] = ...) -> None: ...
 
 class CollectionSettings(_message.Message):
-    __slots__ = ("name", "metric", "encoder", "filterable_fields", "temperature", "fusion", "lexical_scoring", "language", "index_factory")
+    __slots__ = ("name", "metric", "encoder", "filterable_fields", "temperature", "fusion", "lexical_scoring", "language", "index_factory", "sentence_vectors")
     NAME_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
     ENCODER_FIELD_NUMBER: _ClassVar[int]
@@ -326,6 +326,7 @@ class CollectionSettings(_message.Message):
     LEXICAL_SCORING_FIELD_NUMBER: _ClassVar[int]
     LANGUAGE_FIELD_NUMBER: _ClassVar[int]
     INDEX_FACTORY_FIELD_NUMBER: _ClassVar[int]
+    SENTENCE_VECTORS_FIELD_NUMBER: _ClassVar[int]
     name: str
     metric: Metric
     encoder: str
@@ -335,7 +336,8 @@ class CollectionSettings(_message.Message):
     lexical_scoring: LexicalScoring
     language: str
     index_factory: str
-    def __init__(self, name: _Optional[str] = ..., metric: _Optional[_Union[Metric, str]] = ..., encoder: _Optional[str] = ..., filterable_fields: _Optional[_Iterable[_Union[FilterableField, _Mapping]]] = ..., temperature: _Optional[float] = ..., fusion: _Optional[_Union[_common_pb2.Fusion, _Mapping]] = ..., lexical_scoring: _Optional[_Union[LexicalScoring, str]] = ..., language: _Optional[str] = ..., index_factory: _Optional[str] = ...) -> None: ...
+    sentence_vectors: bool
+    def __init__(self, name: _Optional[str] = ..., metric: _Optional[_Union[Metric, str]] = ..., encoder: _Optional[str] = ..., filterable_fields: _Optional[_Iterable[_Union[FilterableField, _Mapping]]] = ..., temperature: _Optional[float] = ..., fusion: _Optional[_Union[_common_pb2.Fusion, _Mapping]] = ..., lexical_scoring: _Optional[_Union[LexicalScoring, str]] = ..., language: _Optional[str] = ..., index_factory: _Optional[str] = ..., sentence_vectors: _Optional[bool] = ...) -> None: ...
 
 class Collection(_message.Message):
     __slots__ = ("settings", "encoder", "num_passages", "num_sources", "sequence", "index_generation", "index_digest", "index_kind", "measured_recall", "created_at", "updated_at")
