@@ -53,6 +53,11 @@ def factory_for(num_vectors: int, size: int) -> str:
     return _QUANTISED if size <= _MIN_IVF else f"IVF{round(4 * size**0.5)},{_QUANTISED}"
 
 
+def is_scan(factory: str) -> bool:
+    """Whether a search compares every code of the index with the query: twice the vectors take twice as long."""
+    return factory == _QUANTISED
+
+
 def num_scans(factory: str) -> int:
     """How often `build` reads the vectors."""
     return 1 if factory == EXACT else 2

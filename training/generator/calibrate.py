@@ -29,7 +29,7 @@ from training.generator.calibration import (
     fit_logistic,
     threshold_losing,
 )
-from training.generator.calibration_cases import WHOLE, read_cases
+from training.generator.calibration_cases import read_cases
 from training.generator.open_book import Answered, answer_all
 from training.runtime.flags import add_data_flag
 
@@ -91,7 +91,6 @@ def main(arguments: list[str] | None = None) -> None:
         collections,
         flags.work,
         checkpoint=flags.checkpoint,
-        vectors_of=WHOLE,
         num_threads=flags.threads,
     )
     confidence = (

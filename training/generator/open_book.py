@@ -59,7 +59,6 @@ def answer_all(
     work: Path,
     *,
     checkpoint: str = "default",
-    vectors_of: str = "",
     num_threads: int = 1,
 ) -> list[Answered]:
     """Asks what ``work/answers.jsonl`` does not have yet; gives all answers, in the cases' order.
@@ -69,7 +68,6 @@ def answer_all(
         collections: The knowledge bases by name.
         work: Folder that keeps knowledge bases and answers, so that an interrupted run goes on.
         checkpoint: "default" or a directory.
-        vectors_of: The collection, if any, that has the other ones' passages, too: they are encoded once.
         num_threads: Cores to use.
     """
     path = work / "answers.jsonl"
@@ -79,7 +77,7 @@ def answer_all(
     async def ask(waiting: Sequence[Case]) -> None:
         async with OpenBook.opened(checkpoint, work / "collections", num_threads=num_threads) as book:
             for name, passages in _shown(collections.items(), "knowledge bases"):
-                await book.fill(name, passages, like="" if name == vectors_of else vectors_of)
+                await book.fill(name, passages)
             with path.open("a", encoding="utf-8") as file:
                 for case in _shown(waiting, "questions"):
                     answered = await book.ask(case)
@@ -151,25 +149,17 @@ class OpenBook:
             await generator.close()
             await retriever.close()
 
-    async def fill(self, collection: str, passages: Sequence[KnownPassage], *, like: str = "") -> None:
-        """Puts passages into a knowledge base; what is there already, or in the one named `like`, is not encoded."""
+    async def fill(self, collection: str, passages: Sequence[KnownPassage]) -> None:
+        """Puts passages into a knowledge base; what is there already is not encoded."""
         await self.retriever.library.create(CollectionRequest(collection))
 
         async def messages() -> AsyncIterator[UpsertMessage]:
             for start in range(0, len(passages), _BATCH):
-                batch = passages[start : start + _BATCH]
-                ids = [each.id for each in batch]
-                known = await self.retriever.get_passages(like, ids, with_vectors=True) if like else {}
-                yield UpsertMessage(
-                    collection,
-                    [
-                        UpsertItem(
-                            StoredPassage(each.id, each.title, each.text, source=each.title),
-                            known[each.id].vector if each.id in known else None,
-                        )
-                        for each in batch
-                    ],
-                )
+                batch = [
+                    UpsertItem(StoredPassage(each.id, each.title, each.text, source=each.title))
+                    for each in passages[start : start + _BATCH]
+                ]
+                yield UpsertMessage(collection, batch)
 
         result = await self.retriever.upsert(messages())
         for item in result.items:
