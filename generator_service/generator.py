@@ -208,7 +208,7 @@ class Generator:
             running.cancel()
 
     async def score(self, request: ScoringRequest) -> Scores:
-        """Scores given answers, under RAG-Sequence unless the request says otherwise, the question, or the empty answer.
+        """Scores given answers, under RAG-Sequence unless the request says otherwise, or the question, or no answer.
 
         An answer is scored with the tokens that the tokenizer writes it with, and end-of-sequence. That is the
         log-probability of an answer generated here if it was generated with those tokens and ended by itself; give its
