@@ -30,7 +30,8 @@ def add_retrieval_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rerank",
         choices=[method.value.replace("_", "-") for method in RerankMethod],
-        help="read the hits again before the best are taken (question-likelihood: not with the default generator)",
+        help="read the hits again before the best are taken (answerability: by the generator's odds that they hold an "
+        "answer; question-likelihood: not with the default generator)",
     )
     parser.add_argument(
         "--neighbors", type=int, metavar="N", help="with each passage the N before and after it in its source, up to 5"

@@ -228,23 +228,34 @@ class GeneratorClient:
             rpc.cancel()
 
     async def rerank(self, question: Question, retrieval: Retrieval, *, timeout: float | None) -> Retrieval:
-        """Reads the hits again; see `gateway.stages.Generator`."""
-        assert question.rerank is not None
-        scores = await self.question_likelihoods(question.text, retrieval.passages, timeout=timeout)
-        return convert_retriever.reranked_retrieval(retrieval, ranking.rerank_hits(scores, question.rerank))
-
-    async def question_likelihoods(
-        self, question: str, passages: Sequence[common_pb2.RetrievedPassage], *, timeout: float | None
-    ) -> Sequence[float]:
-        """The natural log of p(question | passage), for each passage.
+        """Reads the hits again; see `gateway.stages.Generator`.
 
         Raises:
-            RagError: What the failure means.
+            FailedPrecondition: ANSWERABILITY, and the generator was not taught to answer nothing.
         """
-        reply = await self._call(self._stub.Score, convert_generator.score_request(question, passages), timeout)
+        how, passages = question.rerank, retrieval.passages
+        assert how is not None
+        try:
+            reply = await self._call(self._stub.Score, convert_generator.rerank_request(question, retrieval), timeout)
+        except FailedPrecondition as error:
+            error.message, error.field = f"rerank by {how.method}: {error.message}", "options.retrieval.rerank.method"
+            raise
         if len(reply.scores) != 1 or len(reply.scores[0].passage_log_probabilities) != len(passages):
-            raise RagError("generator did not score the question once for each passage")
-        return list(reply.scores[0].passage_log_probabilities)
+            raise RagError("generator did not score each passage once")
+        scores = list(reply.scores[0].passage_log_probabilities)
+        if how.method is ranking.RerankMethod.QUESTION_LIKELIHOOD:
+            hits = ranking.rerank_by_likelihood(scores, how)
+        elif not retrieval.temperature > 0:
+            raise RagError("the retriever does not say the temperature of its prior")
+        else:
+            hits = ranking.rerank_by_answerability(
+                scores,
+                retrieval.log_priors,
+                how,
+                first_score=passages[0].score,
+                temperature=retrieval.temperature,
+            )
+        return convert_retriever.reranked_retrieval(retrieval, hits)
 
     async def checkpoint(self, *, timeout: float | None) -> Checkpoint:
         """What its checkpoint says of tasks; see `gateway.stages.Generator`."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from gateway import convert_tasks
 from gateway.convert_names import enum_name
-from gateway.convert_retriever import likelihood_rerank
+from gateway.convert_retriever import generator_rerank
 from gateway.convert_tasks import MAX_TEXT_BYTES, check_size
 from gateway.feedback import Feedback
 from gateway.ranking import CandidateWeights
@@ -49,7 +49,7 @@ def question(request: gateway_pb2.AnswerRequest | gateway_pb2.StreamAnswerReques
         min_confidence=min_confidence,
         needs_passages=model != common_pb2.DECODING_MODEL_CLOSED_BOOK,
         streams_tokens=is_stream and ranking is None and model != common_pb2.DECODING_MODEL_RAG_SEQUENCE,
-        rerank=likelihood_rerank(options.retrieval, "options.retrieval"),
+        rerank=generator_rerank(options.retrieval, "options.retrieval"),
         ranking=ranking,
         cache_key=_cache_key(request, options),
         task=task,

@@ -1,6 +1,6 @@
 """What the generator is asked and replies ↔ the gateway's values."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -8,7 +8,7 @@ from gateway.context import Part, join
 from gateway.convert_names import enum_name, head, timings
 from gateway.convert_retriever import text_value
 from gateway.prompts import Checkpoint, TaskPrompt
-from gateway.ranking import RankedCandidate, choose
+from gateway.ranking import RankedCandidate, RerankMethod, choose
 from gateway.stages import Generation, Label, Question, Retrieval
 from protos.rag.v1 import common_pb2, generator_pb2
 from serving.errors import RagError
@@ -83,14 +83,24 @@ def choose_request(question: Question, found: Retrieval, labels: Sequence[str]) 
     )
 
 
-def score_request(question: str, passages: Iterable[common_pb2.RetrievedPassage]) -> generator_pb2.ScoreRequest:
-    """Asks for log p(question | passage) of each passage."""
+def rerank_request(question: Question, found: Retrieval) -> generator_pb2.ScoreRequest:
+    """Asks for log p(question | passage) of each passage, or for log p(no answer | question, passage).
+
+    The latter's passages are read as they will be for the answer, so that the generator still has them then; all of
+    them are, however improbable.
+    """
+    assert question.rerank is not None
+    if question.rerank.method is RerankMethod.ANSWERABILITY:
+        given = _input(question, found)
+        for passage in given.passages:
+            passage.ClearField("log_prior")
+        return generator_pb2.ScoreRequest(input=given, score_no_answer=True)
     read = [
         generator_pb2.GeneratorPassage(id=each.passage.id, title=each.passage.title, text=each.passage.text)
-        for each in passages
+        for each in found.passages
     ]
     return generator_pb2.ScoreRequest(
-        input=generator_pb2.GenerationInput(question=question, passages=read), score_question=True
+        input=generator_pb2.GenerationInput(question=question.text, passages=read), score_question=True
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gateway.convert_names import enum_name
-from gateway.convert_retriever import DEFAULT_TOP_K
+from gateway.convert_retriever import DEFAULT_TOP_K, rerank_method
 from gateway.prompts import Turn
 from gateway.stages import Task, TaskOptions
 from gateway.tasks import summarization
@@ -188,11 +188,9 @@ def _check_read(request: Request, task: Task) -> None:
     reads_none = options.decoding.model == common_pb2.DECODING_MODEL_CLOSED_BOOK
     if reads_none and (task is Task.DOCUMENT_GENERATION or options.summarization.source):
         raise InvalidRequest(f"{task.upper()} needs passages; CLOSED_BOOK has none", field="options.decoding.model")
-    asks_generator = options.retrieval.rerank.method == common_pb2.Rerank.METHOD_QUESTION_LIKELIHOOD
-    if asks_generator and task is Task.RECOMMENDATION:
-        raise InvalidRequest(
-            "rerank by QUESTION_LIKELIHOOD has no meaning for RECOMMENDATION", field="options.retrieval.rerank"
-        )
+    method = rerank_method(options.retrieval)
+    if method is not None and task is Task.RECOMMENDATION:
+        raise InvalidRequest(f"rerank by {method} has no meaning for RECOMMENDATION", field="options.retrieval.rerank")
 
 
 def _is_given(message: Request, path: str) -> bool:

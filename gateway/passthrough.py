@@ -1,7 +1,7 @@
 """Serves the retriever's own service at the gateway's address by forwarding bytes.
 
 Metadata, deadline, cancellation, status and trailing details pass through, for every kind of method. Only Retrieve is
-looked into: reranking by the likelihood of the question needs the generator, which the retriever does not know.
+looked into: some reranking needs the generator, which the retriever does not know.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from google.protobuf.message import DecodeError
 
 from gateway import convert_retriever as convert
 from gateway.clients import RETRIEVER_SERVICE, Backend, GeneratorClient
-from gateway.ranking import LikelihoodRerank, rerank_hits
-from protos.rag.v1 import common_pb2, retriever_pb2, retriever_pb2_grpc
+from gateway.stages import Question
+from protos.rag.v1 import common_pb2, gateway_pb2, retriever_pb2, retriever_pb2_grpc
 from serving.channel import forwarding_metadata
 from serving.deadline import current_deadline
 from serving.errors import InvalidRequest, RagError
@@ -94,15 +94,16 @@ def _forward_retrieve(backend: Backend, generator: GeneratorClient, plainly: Cal
             request = retriever_pb2.RetrieveRequest.FromString(content)
         except DecodeError:  # The retriever says what is wrong with it.
             return bytes(await plainly(content, context))
-        rerank = convert.likelihood_rerank(request.options, "options")
+        rerank = convert.generator_rerank(request.options, "options")
         if rerank is None:
             return bytes(await plainly(content, context))
         request.options.CopyFrom(convert.retrieval_options(request.options, rerank))
         reply = await backend.call(stub.Retrieve, request, timeout=current_deadline().timeout())
         started = time.perf_counter()
+        options = gateway_pb2.AnswerOptions(retrieval=request.options)
         for query, result in zip(request.queries, reply.results, strict=True):
             if not result.status.code:
-                await _rerank(result, query.text, rerank, generator)
+                await _rerank(result, reply, Question(query.text, options, rerank=rerank), generator)
         seconds = time.perf_counter() - started
         reply.timings.add(stage=common_pb2.STAGE_RERANK, duration_seconds=seconds)
         return bytes(reply.SerializeToString())
@@ -111,19 +112,24 @@ def _forward_retrieve(backend: Backend, generator: GeneratorClient, plainly: Cal
 
 
 async def _rerank(
-    result: retriever_pb2.QueryResult, question: str, rerank: LikelihoodRerank, generator: GeneratorClient
+    result: retriever_pb2.QueryResult,
+    reply: retriever_pb2.RetrieveResponse,
+    question: Question,
+    generator: GeneratorClient,
 ) -> None:
     """Reranks one query's hits where they stand; a query that cannot be, fails by itself."""
+    assert question.rerank is not None
     try:
-        if not question.strip():
-            raise InvalidRequest("query.text is empty: rerank by QUESTION_LIKELIHOOD needs it", field="query.text")
+        if not question.text.strip():
+            raise InvalidRequest(
+                f"query.text is empty: rerank by {question.rerank.method} needs it", field="query.text"
+            )
         if not result.passages:
             return
-        timeout = current_deadline().timeout()
-        scores = await generator.question_likelihoods(question, result.passages, timeout=timeout)
-        passages = convert.reranked(result.passages, rerank_hits(scores, rerank))
+        found = convert.retrieval(result.passages, reply, question)
+        reranked = await generator.rerank(question, found, timeout=current_deadline().timeout())
         del result.passages[:]
-        result.passages.extend(passages)
+        result.passages.extend(reranked.passages)
     except RagError as error:
         code, message, reason = item_status(error)
         status = common_pb2.Status(code=code, message=message, reason=reason)

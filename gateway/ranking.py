@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -18,21 +19,32 @@ class CandidateWeights:
     retrieval: float = 1.0
 
 
+class RerankMethod(StrEnum):
+    """What the generator is asked of each hit: the contract's names."""
+
+    QUESTION_LIKELIHOOD = "QUESTION_LIKELIHOOD"
+    ANSWERABILITY = "ANSWERABILITY"
+
+
 @dataclass(frozen=True, slots=True)
-class LikelihoodRerank:
-    """How hits are reranked by log p(question | passage).
+class GeneratorRerank:
+    """How hits are reranked by what the generator says of them.
 
     Attributes:
+        method: log p(question | passage), or the log-odds that the passage holds an answer.
         num_candidates: Hits that are read again.
         top_k: Hits kept.
-        min_score: Hits of a lower log-likelihood are dropped.
-        temperature: Of the prior.
+        min_score: Hits of a lower final score are dropped.
+        temperature: QUESTION_LIKELIHOOD: of the prior. The other method's is the one that the retriever used.
+        weight: ANSWERABILITY: what a nat of log-odds adds to the retriever's score.
     """
 
+    method: RerankMethod
     num_candidates: int
     top_k: int
     min_score: float = -math.inf
     temperature: float = 1.0
+    weight: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +62,7 @@ class RerankedHit:
 
     index: int
     score: float
+    rerank_score: float
     log_prior: float
 
 
@@ -91,7 +104,7 @@ def choose(log_probabilities: Sequence[float]) -> tuple[list[int], list[float]]:
     return np.argsort(-scores, kind="stable").tolist(), probabilities.tolist()
 
 
-def rerank_hits(log_likelihoods: Sequence[float], how: LikelihoodRerank) -> tuple[RerankedHit, ...]:
+def rerank_by_likelihood(log_likelihoods: Sequence[float], how: GeneratorRerank) -> tuple[RerankedHit, ...]:
     """The best hits by log p(x|d), best first; equal ones keep their order.
 
     The prior is Bayes' rule over the hits kept, all equally likely beforehand: the log-softmax of the log-likelihoods
@@ -100,11 +113,47 @@ def rerank_hits(log_likelihoods: Sequence[float], how: LikelihoodRerank) -> tupl
     Source: Sachan et al. 2022 (arXiv 2204.07496), equation 2; their mean over tokens gives the same order.
     """
     scores = np.array(log_likelihoods, np.float64)
+    return _best(scores, scores, how, how.temperature)
+
+
+def rerank_by_answerability(
+    log_no_answers: Sequence[float],
+    log_priors: Sequence[float],
+    how: GeneratorRerank,
+    *,
+    first_score: float,
+    temperature: float,
+) -> tuple[RerankedHit, ...]:
+    """The best hits by s + weight * log-odds, best first; equal ones keep their order. The prior is its log-softmax.
+
+    s is what the retriever's prior is made of: temperature * log p(d|x), shifted so that the first hit's is its score.
+
+    Args:
+        log_no_answers: log p(no answer | x, d) of each hit, natural.
+        log_priors: The retriever's log p(d|x) = log_softmax(s / temperature).
+        how: Weight, and what is kept.
+        first_score: The first hit's.
+        temperature: tau, as the retriever used it.
+    """
+    prior, log_odds = np.array(log_priors, np.float64), log_odds_of_an_answer(log_no_answers)
+    scores = first_score + temperature * (prior - prior[0]) + how.weight * log_odds
+    return _best(scores, log_odds, how, temperature)
+
+
+def log_odds_of_an_answer(log_no_answers: Sequence[float]) -> npt.NDArray[np.float64]:
+    """log(1 - p) - log p of p = exp(log_no_answer), which is held within [e^-30, 1 - 1e-6]: it comes in float32."""
+    log_p = np.clip(np.array(log_no_answers, np.float64), -30.0, math.log1p(-1e-6))
+    return np.asarray(np.log1p(-np.exp(log_p)) - log_p)
+
+
+def _best(
+    scores: npt.NDArray[np.float64], rerank_scores: npt.NDArray[np.float64], how: GeneratorRerank, temperature: float
+) -> tuple[RerankedHit, ...]:
     order = np.argsort(-scores, kind="stable")[: how.top_k]
     order = order[scores[order] >= how.min_score]
-    scaled = scores[order] / how.temperature
+    scaled = scores[order] / temperature
     log_priors = scaled - np.logaddexp.reduce(scaled) if len(order) else scaled
     return tuple(
-        RerankedHit(int(index), float(scores[index]), float(log_prior))
+        RerankedHit(int(index), float(scores[index]), float(rerank_scores[index]), float(log_prior))
         for index, log_prior in zip(order, log_priors, strict=True)
     )

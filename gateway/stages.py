@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Protocol, TypeAlias
 
 from gateway.prompts import Checkpoint, Turn
-from gateway.ranking import CandidateWeights, LikelihoodRerank, Vectors
+from gateway.ranking import CandidateWeights, GeneratorRerank, Vectors
 
 Message: TypeAlias = Any  #: A message of the contract, carried and never looked into.
 
@@ -80,7 +80,7 @@ class Question:
     min_confidence: float | None = None
     needs_passages: bool = True
     streams_tokens: bool = False
-    rerank: LikelihoodRerank | None = None
+    rerank: GeneratorRerank | None = None
     ranking: CandidateWeights | None = None
     cache_key: bytes | None = None
     task: Task = Task.QUESTION_ANSWERING
@@ -125,6 +125,7 @@ class Retrieval:
         log_priors: log p(d|x), parallel to `passages`.
         facts: Parallel to `passages`.
         space: Only for a question that ranks candidates.
+        temperature: tau of the log priors; 0 where the retriever does not say.
         state: Names what was searched; empty where the retriever does not say.
         num_bytes: Its size on the wire.
     """
@@ -133,6 +134,7 @@ class Retrieval:
     log_priors: Sequence[float] = ()
     facts: Sequence[Facts] = ()
     space: Space | None = None
+    temperature: float = 0.0
     state: str = ""
     num_bytes: int = 0
     provenance: Message = None
@@ -208,7 +210,7 @@ class Generator(Protocol):
     """Decodes an answer from passages."""
 
     async def rerank(self, question: Question, retrieval: Retrieval, *, timeout: float | None) -> Retrieval:
-        """The best passages by log p(question | passage), as `question.rerank` says. Raises a RagError."""
+        """The best passages by what the generator says of them, as `question.rerank` says. Raises a RagError."""
 
     async def checkpoint(self, *, timeout: float | None) -> Checkpoint:
         """What the checkpoint that answers now says of tasks; cheap. Raises a RagError."""

@@ -70,7 +70,12 @@ def scoring_request(request: generator_pb2.ScoreRequest) -> ScoringRequest:
     """What is to be scored, out of the wire's message."""
     model = _known(_MODELS, request.model, "model")
     return ScoringRequest(
-        request.input.question, _passages(request.input), list(request.answers), model, request.score_question
+        request.input.question,
+        _passages(request.input),
+        list(request.answers),
+        model,
+        scores_question=request.score_question,
+        scores_no_answer=request.score_no_answer,
     )
 
 

@@ -16,7 +16,7 @@ from generator_service.decoding.with_evidence import WithEvidence
 from generator_service.engine import Engine
 from generator_service.limits import Limits, check_input, check_options, check_scoring
 from generator_service.models.base import ModelSpec
-from generator_service.models.loading import LoadedGenerator
+from generator_service.models.loading import ABSTAINS_KEY, LoadedGenerator
 from generator_service.options import Decoding, check_explanation, resolve
 from generator_service.planning import PassagePrior, build_program
 from generator_service.presenting import Deltas, Plan, Presenter
@@ -37,7 +37,7 @@ from generator_service.scoring import ScoringPlan, plan_scoring
 from generator_service.task_prompts import TaskPrompt
 from generator_service.text import TextCodec
 from serving.deadline import current_deadline
-from serving.errors import NotReady
+from serving.errors import FailedPrecondition, NotReady
 from serving.logs import get_logger
 
 _T = TypeVar("_T")
@@ -208,17 +208,24 @@ class Generator:
             running.cancel()
 
     async def score(self, request: ScoringRequest) -> Scores:
-        """Scores given answers, under RAG-Sequence unless the request says otherwise, or the question itself.
+        """Scores given answers, under RAG-Sequence unless the request says otherwise, or the question, or no answer.
 
         An answer is scored with the tokens that the tokenizer writes it with, and end-of-sequence. That is the
         log-probability of an answer generated here if it was generated with those tokens and ended by itself; give its
         `raw_text`, since `text` may be in the surface of a passage.
 
         Raises:
-            RagError: InvalidRequest, Unimplemented, Deadline, Overloaded or NotReady.
+            RagError: InvalidRequest, FailedPrecondition, Unimplemented, Deadline, Overloaded or NotReady.
         """
         accepted_at = time.monotonic()
         check_scoring(request, self._limits)
+        if request.scores_no_answer and not self._ready.loaded.abstains:
+            raise FailedPrecondition(
+                f"the checkpoint {self.spec.name!r} was not taught to answer nothing where a passage "
+                f'holds no answer; one that was says so in its config.json, "{ABSTAINS_KEY}": true',
+                field="score_no_answer",
+                reason="NEVER_ABSTAINS",
+            )
         plan = await self._in_text_thread(self._plan_scoring, request)
         tokenize_seconds = time.monotonic() - accepted_at
         finished = await self._ready.engine.run(plan.program, deadline_at=current_deadline().at)

@@ -62,10 +62,13 @@ def check_scoring(request: ScoringRequest, limits: Limits) -> None:
     """
     check_input(request.question, request.passages, request.model or DecodingModel.RAG_SEQUENCE, limits)
     answers = request.answers
-    if request.scores_question:
-        if answers or request.model is not None:
-            raise InvalidRequest("score_question takes neither answers nor model", field="score_question")
-        return
+    if request.scores_question and request.scores_no_answer:
+        raise InvalidRequest("score_no_answer cannot go with score_question", field="score_no_answer")
+    for name, is_asked in (("score_question", request.scores_question), ("score_no_answer", request.scores_no_answer)):
+        if is_asked:
+            if answers or request.model is not None:
+                raise InvalidRequest(f"{name} takes neither answers nor model", field=name)
+            return
     if not answers:
         raise InvalidRequest("answers is empty; 1 is the least", field="answers")
     if len(answers) > limits.max_answers:

@@ -72,13 +72,17 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class ScoringRequest:
-    """Answers whose probability is asked for, or the question's own: how well each passage explains it."""
+    """Answers whose probability is asked for, or the question's own: how well each passage explains it.
+
+    `scores_no_answer` asks for that of the empty answer instead: how likely it is that a passage holds none.
+    """
 
     question: str
     passages: Sequence[Passage]
     answers: Sequence[str] = ()
     model: DecodingModel | None = None
     scores_question: bool = False
+    scores_no_answer: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,8 @@ def plan_scoring(
         texts = {"input.question": request.question}
     else:
         rows = codec.rows(request.question, passages)
-        texts = {f"answers[{i}]": answer for i, answer in enumerate(request.answers)}
+        answers = [""] if request.scores_no_answer else request.answers
+        texts = {f"answers[{i}]": answer for i, answer in enumerate(answers)}
     targets = [
         codec.target(text, eos_token_id=spec.eos_token_id, forced_bos_token_id=spec.forced_bos_token_id)
         for text in texts.values()

@@ -23,6 +23,7 @@ class RerankMethod(StrEnum):
 
     CROSS_ENCODER = "cross_encoder"
     QUESTION_LIKELIHOOD = "question_likelihood"
+    ANSWERABILITY = "answerability"
 
 
 class DecodingModel(StrEnum):

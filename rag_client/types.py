@@ -89,10 +89,12 @@ class Rerank:
     """A second look at the hits before the best are returned.
 
     "question_likelihood" wants a generator that was taught to write questions; the default one makes rankings worse.
+    "answerability" wants one that was taught to answer nothing where a passage holds no answer; the default one was.
     """
 
     method: RerankMethod | str
     num_candidates: int = 0  #: Hits that are read again, up to 100; 0 is the server's choice.
+    answerability_weight: float | None = None  #: Of "answerability" alone: score per nat of log-odds. Default 0.085.
 
 
 @dataclass(frozen=True, slots=True)

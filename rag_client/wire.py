@@ -78,7 +78,7 @@ def only_retrieval_options(given: Mapping[str, Any]) -> common_pb2.RetrievalOpti
 def rerank(given: Rerank) -> common_pb2.Rerank:
     """How hits are read again."""
     method = number(common_pb2.Rerank.Method, "METHOD_", given.method, field="rerank.method")
-    return message(common_pb2.Rerank, {"method": method, "num_candidates": given.num_candidates})
+    return message(common_pb2.Rerank, {**asdict(given), "method": method})
 
 
 def fusion(given: Fusion | None) -> common_pb2.Fusion | None:

@@ -43,6 +43,7 @@ _FUSION_METHODS = {
     common.FUSION_METHOD_RRF: FusionMethod.RRF,
 }
 _IS_RERANKED = {common.Rerank.METHOD_UNSPECIFIED: False, common.Rerank.METHOD_CROSS_ENCODER: True}
+_BY_THE_GENERATOR = (common.Rerank.METHOD_QUESTION_LIKELIHOOD, common.Rerank.METHOD_ANSWERABILITY)
 _BOUNDS = ("greater_than", "greater_or_equal", "less_than", "less_or_equal")
 
 
@@ -96,8 +97,14 @@ def options_from(message: common.RetrievalOptions) -> RetrievalOptions:
         Unimplemented: When they ask for what the gateway alone can do.
         InvalidRequest: When an enum or the filter cannot be read.
     """
-    if message.rerank.method == common.Rerank.METHOD_QUESTION_LIKELIHOOD:
-        raise Unimplemented("rerank by QUESTION_LIKELIHOOD needs the generator: ask the gateway")
+    if message.rerank.method in _BY_THE_GENERATOR:
+        method = common.Rerank.Method.Name(message.rerank.method).removeprefix("METHOD_")
+        raise Unimplemented(f"rerank by {method} needs the generator: ask the gateway")
+    if message.rerank.HasField("answerability_weight"):
+        raise InvalidRequest(
+            "options.rerank.answerability_weight is for ANSWERABILITY alone",
+            field="options.rerank.answerability_weight",
+        )
     is_reranked = choice(_IS_RERANKED, message.rerank.method, "options.rerank.method")
     relevance = message.diversity.relevance if message.diversity.HasField("relevance") else DEFAULT_RELEVANCE
     return RetrievalOptions(

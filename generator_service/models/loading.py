@@ -47,11 +47,16 @@ _RAG_MODELS = {
 }
 _PACKED = {DEFAULT_MODEL: "generator", "fast": "fast"}
 """Names of generators that come with the package, and what the pack calls them."""
+ABSTAINS_KEY = "rag_abstains"
+"""In a checkpoint's config: whether it was taught the empty answer for a passage that does not hold the answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedGenerator:
-    """Everything that comes with a checkpoint. `name` is "default", "fast", one on the model hub, or a directory's."""
+    """Everything that comes with a checkpoint. `name` is "default", "fast", one on the model hub, or a directory's.
+
+    `abstains` says that it was taught the empty answer for a passage that does not hold the answer.
+    """
 
     name: str
     model: Seq2SeqModel
@@ -60,6 +65,7 @@ class LoadedGenerator:
     defaults: GenerationDefaults
     confidence: Confidence
     tasks: Sequence[TaskPrompt] = ()
+    abstains: bool = False
 
 
 def load_generator(
@@ -95,6 +101,7 @@ def load_generator(
         defaults=GenerationDefaults.of(generation, _RAG_MODELS.get(checkpoint.architecture)),
         confidence=Confidence.load(folder / "confidence.json"),
         tasks=tasks,
+        abstains=_abstains(checkpoint.config),
     )
 
 
@@ -188,6 +195,13 @@ def _load_text(
     questions = load(names.question_encoder, question_folder, "--question-tokenizer", config=rag.question_encoder)
     tokenizer = load(names.generator, folder / "generator_tokenizer", "--tokenizer", config=rag.generator)
     return tokenizer, RagPrompt.of(rag, questions, max_input_tokens)
+
+
+def _abstains(config: Mapping[str, Any]) -> bool:
+    value = config.get(ABSTAINS_KEY, False)
+    if not isinstance(value, bool):
+        raise ValueError(f"{ABSTAINS_KEY} of the checkpoint's config is {value!r}, neither true nor false")
+    return value
 
 
 def _prompt(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, max_input_tokens: int) -> PromptFormat:

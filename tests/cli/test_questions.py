@@ -38,12 +38,14 @@ async def test_an_unstreamed_answer_is_a_unary_call_with_the_options_given(rag: 
     assert (request.options.decoding.model, request.options.decoding.num_beams) == (1, 2)
 
 
-async def test_candidates_and_reranking_are_asked_for(rag: Rag, filled: Any) -> None:
-    options = ["--candidates", "4", "--rerank", "question-likelihood"]
+@pytest.mark.parametrize("method", ["question-likelihood", "answerability"])
+async def test_candidates_and_reranking_are_asked_for(rag: Rag, filled: Any, method: str) -> None:
+    options = ["--candidates", "4", "--rerank", method]
     await rag("ask", "Which capital?", *options, "--address", filled.address)
     request = filled.gateway.requests[-1]
     assert request.options.decoding.candidate_ranking.num_candidates == 4
-    assert request.options.retrieval.rerank.method == common_pb2.Rerank.METHOD_QUESTION_LIKELIHOOD
+    wanted = common_pb2.Rerank.Method.Value(f"METHOD_{method.upper().replace('-', '_')}")
+    assert request.options.retrieval.rerank.method == wanted
 
 
 async def test_neighbors_and_diversity_are_asked_for(rag: Rag, filled: Any) -> None:

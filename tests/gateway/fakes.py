@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from protos.rag.v1 import common_pb2, generator_pb2, generator_pb2_grpc, retriever_pb2, retriever_pb2_grpc
+from serving.errors import FailedPrecondition
 
 PRIORS = (0.5, 0.3, 0.2)
 
@@ -150,6 +151,7 @@ class FakeGenerator(generator_pb2_grpc.GeneratorServiceServicer):
         self.candidates: list[common_pb2.Hypothesis] | None = None
         self.digest = ""
         self.likelihoods: dict[str, float] = {}  # log p(question | passage) by passage id.
+        self.no_answers: dict[str, float] = {}  # p(no answer | question, passage) by passage id; none: never taught.
         self.scored: list[generator_pb2.ScoreRequest] = []
         self.label_scores: dict[str, float] = {}  # log p(label | question).
         self.texts: dict[str, str] = {}  # What is answered, by what is read.
@@ -202,7 +204,15 @@ class FakeGenerator(generator_pb2_grpc.GeneratorServiceServicer):
             ]
             provenance = common_pb2.Provenance(generator="fake-generator", generator_digest=self.digest)
             return generator_pb2.ScoreResponse(scores=given, provenance=provenance)
-        scores = [self.likelihoods[passage.id] for passage in request.input.passages]
+        if request.score_no_answer:
+            await self.script.hook()
+            if not self.no_answers:
+                raise FailedPrecondition(
+                    "the checkpoint 'fake' was not taught to answer nothing", reason="NEVER_ABSTAINS"
+                )
+            scores = [math.log(self.no_answers[passage.id]) for passage in request.input.passages]
+        else:
+            scores = [self.likelihoods[passage.id] for passage in request.input.passages]
         return generator_pb2.ScoreResponse(scores=[generator_pb2.AnswerScore(passage_log_probabilities=scores)])
 
     async def GetInfo(self, request: Any, context: Any) -> generator_pb2.GeneratorServiceGetInfoResponse:

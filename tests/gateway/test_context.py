@@ -1,7 +1,8 @@
 import pytest
 
 from gateway.context import Part, join
-from gateway.convert_generator import generate_request, score_request
+from gateway.convert_generator import generate_request, rerank_request
+from gateway.ranking import GeneratorRerank, RerankMethod
 from gateway.stages import Question, Retrieval
 from protos.rag.v1 import common_pb2, gateway_pb2, generator_pb2
 
@@ -55,8 +56,20 @@ def test_the_generator_reads_a_passage_among_its_neighbors_under_its_own_id(retr
 
 
 def test_reranking_by_likelihood_reads_the_passage_alone(retrieval):
-    request = score_request("q", retrieval.passages)
+    rerank = GeneratorRerank(RerankMethod.QUESTION_LIKELIHOOD, num_candidates=2, top_k=2)
+    request = rerank_request(Question("q", gateway_pb2.AnswerOptions(), rerank=rerank), retrieval)
     assert [each.text for each in request.input.passages] == ["Two and more.", "Three."]
+
+
+def test_reranking_by_answerability_reads_what_the_answer_will_be_made_from(retrieval):
+    rerank = GeneratorRerank(RerankMethod.ANSWERABILITY, num_candidates=2, top_k=2)
+    question = Question("q", gateway_pb2.AnswerOptions(), rerank=rerank)
+    request = rerank_request(question, retrieval)
+    for_answer = generate_request(generator_pb2.GenerateRequest, question, retrieval).input
+    assert request.input.question == for_answer.question
+    read, answered = ([(p.title, p.text) for p in each.passages] for each in (request.input, for_answer))
+    assert read == answered == [("T", "One. Two and more. Three."), ("T", "Three.")]
+    assert [each.log_prior for each in request.input.passages] == [0.0, 0.0]
 
 
 def test_a_context_larger_than_a_generator_takes_is_the_passage_alone(retrieval):

@@ -11,6 +11,7 @@ USER = [("user", "hello")]
 DECODING, RETRIEVAL = common_pb2.DecodingOptions, common_pb2.RetrievalOptions
 LIKED = {"liked_sources": ["a"]}
 LIKELIHOOD = common_pb2.Rerank(method="METHOD_QUESTION_LIKELIHOOD")
+ANSWERABILITY = common_pb2.Rerank(method="METHOD_ANSWERABILITY")
 
 
 @pytest.mark.parametrize(
@@ -51,6 +52,11 @@ LIKELIHOOD = common_pb2.Rerank(method="METHOD_QUESTION_LIKELIHOOD")
         (ask("", "summarization"), "question", "blank"),
         (ask("q", "recommendation", decoding=DECODING(num_beams=2)), "options.decoding", "no meaning"),
         (ask("q", "recommendation", retrieval=RETRIEVAL(rerank=LIKELIHOOD)), "options.retrieval.rerank", "no meaning"),
+        (
+            ask("q", "recommendation", retrieval=RETRIEVAL(rerank=ANSWERABILITY)),
+            "options.retrieval.rerank",
+            "no meaning",
+        ),
         (
             ask("q", "recommendation", recommendation={"liked_sources": [str(i) for i in range(33)]}),
             "options.recommendation.liked_sources",

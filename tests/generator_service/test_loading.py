@@ -55,6 +55,17 @@ def test_a_checkpoint_says_how_it_reads_tasks_and_a_wrong_word_is_told(tiny: Any
         load(save(tmp_path / "bad", model, tokenizer, rag_tasks={"sumarization": {}}), tmp_path)
 
 
+def test_a_checkpoint_says_whether_it_answers_nothing_to_a_passage_without_the_answer(
+    tiny: Any, tmp_path: Path
+) -> None:
+    tokenizer = tiny.word_piece()
+    model = tiny.bart(vocab_size=len(tokenizer))
+    assert load(save(tmp_path / "taught", model, tokenizer, rag_abstains=True), tmp_path).abstains
+    assert not load(save(tmp_path / "silent", model, tokenizer), tmp_path).abstains
+    with pytest.raises(ValueError, match=r"rag_abstains .* 'yes', neither true nor false"):
+        load(save(tmp_path / "bad", model, tokenizer, rag_abstains="yes"), tmp_path)
+
+
 def test_another_family_is_served_by_the_adapter(tiny: Any, tmp_path: Path) -> None:
     from transformers import PegasusConfig, PegasusForConditionalGeneration
 

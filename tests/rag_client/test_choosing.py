@@ -25,6 +25,13 @@ def test_ranking_and_reranking_reach_their_place_in_the_request():
     assert options.retrieval.rerank.num_candidates == 30
 
 
+def test_the_weight_of_answerability_is_sent_where_it_is_given():
+    given = [Rerank("answerability", answerability_weight=0.0), Rerank(RerankMethod.ANSWERABILITY)]
+    weighed, plain = (answer_fields("q", {"rerank": each})["options"].retrieval.rerank for each in given)
+    assert weighed == common_pb2.Rerank(method="METHOD_ANSWERABILITY", answerability_weight=0.0)
+    assert not plain.HasField("answerability_weight")
+
+
 def test_what_is_not_given_is_not_sent():
     options = answer_fields("q", {})["options"]
     assert not options.decoding.HasField("candidate_ranking")

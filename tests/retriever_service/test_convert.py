@@ -105,10 +105,18 @@ def test_unset_options_take_defaults_and_zero_top_k_is_not_unset():
     assert (set_.top_k, set_.mode, set_.temperature) == (0, Mode.DENSE, 0.5)
 
 
-def test_reranking_by_the_generator_is_refused_naming_the_gateway():
-    rerank = common.Rerank(method=common.Rerank.METHOD_QUESTION_LIKELIHOOD)
-    with pytest.raises(Unimplemented, match="ask the gateway"):
+@pytest.mark.parametrize("method", ["QUESTION_LIKELIHOOD", "ANSWERABILITY"])
+def test_reranking_by_the_generator_is_refused_naming_the_gateway(method):
+    rerank = common.Rerank(method=f"METHOD_{method}")
+    with pytest.raises(Unimplemented, match=f"{method} needs the generator: ask the gateway"):
         convert.options_from(common.RetrievalOptions(rerank=rerank))
+
+
+def test_what_a_cross_encoder_does_not_read_is_refused():
+    rerank = common.Rerank(method=common.Rerank.METHOD_CROSS_ENCODER, answerability_weight=0.1)
+    with pytest.raises(InvalidRequest, match="for ANSWERABILITY alone") as refused:
+        convert.options_from(common.RetrievalOptions(rerank=rerank))
+    assert refused.value.field == "options.rerank.answerability_weight"
 
 
 def test_what_a_second_look_takes_is_read():

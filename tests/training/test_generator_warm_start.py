@@ -25,6 +25,7 @@ def test_the_decoder_starts_from_encoder_layers_and_the_output_layer_is_tied() -
     assert torch.equal(decoder.self_attn.q_proj.weight, encoder.self_attn.q_proj.weight)
     assert torch.equal(decoder.encoder_attn.v_proj.weight, encoder.self_attn.v_proj.weight)
     assert generator.lm_head.weight is generator.model.shared.weight
+    assert generator.config.rag_abstains
 
 
 def test_the_tokenizer_neither_pads_nor_truncates_by_itself() -> None:

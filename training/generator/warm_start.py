@@ -153,6 +153,7 @@ def _copy(weights: dict[str, torch.Tensor], state: dict[str, torch.Tensor], sour
 
 def _set_decoding(model: BartForConditionalGeneration) -> None:
     model.config.rag_prompt = PromptFormat().as_config()
+    model.config.rag_abstains = True  # The negatives among its training examples teach it.
     decoding = model.generation_config
     decoding.max_length, decoding.max_new_tokens, decoding.min_new_tokens = None, 32, 1
     decoding.num_beams, decoding.do_sample = 1, False

@@ -294,20 +294,24 @@ class RetrievalOptions(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., mode: _Optional[_Union[RetrievalMode, str]] = ..., top_k: _Optional[int] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., fusion: _Optional[_Union[Fusion, _Mapping]] = ..., temperature: _Optional[float] = ..., min_sequence: _Optional[int] = ..., index_generation: _Optional[int] = ..., num_candidates: _Optional[int] = ..., min_score: _Optional[float] = ..., num_neighbors: _Optional[int] = ..., rerank: _Optional[_Union[Rerank, _Mapping]] = ..., diversity: _Optional[_Union[Diversity, _Mapping]] = ..., include_vectors: _Optional[bool] = ...) -> None: ...
 
 class Rerank(_message.Message):
-    __slots__ = ("method", "num_candidates")
+    __slots__ = ("method", "num_candidates", "answerability_weight")
     class Method(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         METHOD_UNSPECIFIED: _ClassVar[Rerank.Method]
         METHOD_CROSS_ENCODER: _ClassVar[Rerank.Method]
         METHOD_QUESTION_LIKELIHOOD: _ClassVar[Rerank.Method]
+        METHOD_ANSWERABILITY: _ClassVar[Rerank.Method]
     METHOD_UNSPECIFIED: Rerank.Method
     METHOD_CROSS_ENCODER: Rerank.Method
     METHOD_QUESTION_LIKELIHOOD: Rerank.Method
+    METHOD_ANSWERABILITY: Rerank.Method
     METHOD_FIELD_NUMBER: _ClassVar[int]
     NUM_CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    ANSWERABILITY_WEIGHT_FIELD_NUMBER: _ClassVar[int]
     method: Rerank.Method
     num_candidates: int
-    def __init__(self, method: _Optional[_Union[Rerank.Method, str]] = ..., num_candidates: _Optional[int] = ...) -> None: ...
+    answerability_weight: float
+    def __init__(self, method: _Optional[_Union[Rerank.Method, str]] = ..., num_candidates: _Optional[int] = ..., answerability_weight: _Optional[float] = ...) -> None: ...
 
 class Diversity(_message.Message):
     __slots__ = ("relevance",)

@@ -110,16 +110,18 @@ class TokenDelta(_message.Message):
     def __init__(self, text: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[_common_pb2.TokenAttribution, _Mapping]]] = ...) -> None: ...
 
 class ScoreRequest(_message.Message):
-    __slots__ = ("input", "answers", "model", "score_question")
+    __slots__ = ("input", "answers", "model", "score_question", "score_no_answer")
     INPUT_FIELD_NUMBER: _ClassVar[int]
     ANSWERS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SCORE_QUESTION_FIELD_NUMBER: _ClassVar[int]
+    SCORE_NO_ANSWER_FIELD_NUMBER: _ClassVar[int]
     input: GenerationInput
     answers: _containers.RepeatedScalarFieldContainer[str]
     model: _common_pb2.DecodingModel
     score_question: bool
-    def __init__(self, input: _Optional[_Union[GenerationInput, _Mapping]] = ..., answers: _Optional[_Iterable[str]] = ..., model: _Optional[_Union[_common_pb2.DecodingModel, str]] = ..., score_question: _Optional[bool] = ...) -> None: ...
+    score_no_answer: bool
+    def __init__(self, input: _Optional[_Union[GenerationInput, _Mapping]] = ..., answers: _Optional[_Iterable[str]] = ..., model: _Optional[_Union[_common_pb2.DecodingModel, str]] = ..., score_question: _Optional[bool] = ..., score_no_answer: _Optional[bool] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
     __slots__ = ("scores", "provenance", "timings")
