@@ -120,7 +120,7 @@ class CollectionRequest:
 # 45.2 at 1/40); the likelihood of the gold passage among the top 5 alone is best at 1/13 (0.458 nats; 0.500 at 1/20).
 COSINE_TEMPERATURE = 0.05
 # Best sentences need less help from words. By train questions whose passages no training saw, and by the sample.
-SENTENCE_FUSION = Fusion(lexical_weight=0.015)
+SENTENCE_FUSION = Fusion(lexical_weight=0.02)
 # An encoder trained with a softmax over plain inner products has its temperature built in.
 INNER_PRODUCT_TEMPERATURE = 1.0
 # BM25 + 1.1 * similarity. Source: Karpukhin et al. 2020 (arXiv 2004.04906), section 5.1.

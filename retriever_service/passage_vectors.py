@@ -1,10 +1,10 @@
 """Vectors of a passage: of the whole of it and, where its collection keeps them, of each of its sentences.
 
 A passage is about several things, a question about one: the best sentence often tells more than the whole. Whole
-vectors find candidates; a candidate's dense score is then the mean of the whole's and its best sentence's.
+vectors find candidates; a candidate's dense score is then a third the whole's and two thirds its best sentence's.
 
-Source: maximum over parts as in Dai and Callan 2019 (arXiv 1905.09217, BERT-MaxP); the mean with the whole by
-measurement, docs/experiments.md.
+Source: maximum over parts as in Dai and Callan 2019 (arXiv 1905.09217, BERT-MaxP); the shares by measurement,
+docs/experiments.md.
 """
 
 from __future__ import annotations

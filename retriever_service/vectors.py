@@ -13,6 +13,10 @@ from serving.errors import InvalidRequest
 _MIN_NORM = 1e-12
 _UNIT_TOLERANCE = 1e-6
 
+# Of the best sentence in a dense score. By 10,000 train questions and an encoder that had seen none: recall@1 of whole
+# passages alone 63.8, of sentences alone 72.4, half and half 73.4, a third and two thirds 74.5.
+SENTENCE_SHARE = 2 / 3
+
 
 @dataclass(frozen=True, slots=True)
 class PassageVectors:
@@ -69,7 +73,7 @@ def normalised(vectors: Vectors, metric: Metric) -> Vectors:
 
 
 def with_best_sentences(scores: Scores, rows: Rows, sentences: SentenceVectors, query: Vectors) -> Scores:
-    """Scores (N,) of whole passages -> the mean of each and its best sentence's; the same where it has no sentences.
+    """Scores (N,) of whole passages -> mixed with their best sentences'; the same where there are no sentences.
 
     Args:
         scores: Of the whole passages.
@@ -80,4 +84,4 @@ def with_best_sentences(scores: Scores, rows: Rows, sentences: SentenceVectors, 
     chosen = np.isin(sentences.rows, rows)
     best = np.full(len(rows), -np.inf)
     np.maximum.at(best, np.searchsorted(rows, sentences.rows[chosen]), sentences.vectors[chosen] @ query)
-    return np.where(np.isneginf(best), scores, (scores + best) / 2)
+    return np.where(np.isneginf(best), scores, (1 - SENTENCE_SHARE) * scores + SENTENCE_SHARE * best)

@@ -49,7 +49,7 @@ async def test_every_hybrid_hit_has_both_scores_and_a_prior_that_sums_to_one(ret
     assert len(hits) == 3  # Fewer than top_k: never padded.
     assert all(hit.dense_score is not None and hit.lexical_score is not None for hit in hits)
     assert sum(np.exp(hit.log_prior) for hit in hits) == pytest.approx(1)
-    fused = [hit.dense_score + 0.015 * hit.lexical_score for hit in hits]
+    fused = [hit.dense_score + 0.02 * hit.lexical_score for hit in hits]
     assert [hit.score for hit in hits] == pytest.approx(fused)
     assert fused == sorted(fused, reverse=True)
 

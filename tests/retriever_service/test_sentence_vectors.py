@@ -26,11 +26,11 @@ def half(vector):
 
 
 def expected(encoder, query, passage, sentences):
-    """The mean of the whole's cosine and the best sentence's."""
+    """A third of the whole's cosine, two thirds of the best sentence's."""
     vector = encoder.vector(query)
     whole = encoder.vector(f"{passage.title}\n{passage.text}") @ vector
     best = max(half(encoder.vector(f"{passage.title}\n{each}")) @ vector for each in sentences)
-    return (whole + best) / 2
+    return (whole + 2 * best) / 3
 
 
 async def dense(retriever, query, collection="default", **options):
@@ -46,7 +46,7 @@ async def retriever(open_retriever, upsert):
         yield retriever
 
 
-async def test_the_dense_score_is_the_mean_of_the_whole_and_its_best_sentence(retriever, fake_encoder):
+async def test_the_dense_score_is_a_third_of_the_whole_and_two_thirds_of_its_best_sentence(retriever, fake_encoder):
     scores = await dense(retriever, "ducks moved")
     assert list(scores) == ["many", "other"]
     assert scores["many"] == pytest.approx(expected(fake_encoder, "ducks moved", MANY, SENTENCES), abs=1e-6)

@@ -198,7 +198,7 @@ async def test_collections_are_created_described_configured_listed_and_dropped(s
     assert (first.created, again.created) == (True, False)
     filled_in = first.collection.settings
     assert (filled_in.metric, filled_in.language, filled_in.encoder) == (wire.METRIC_COSINE, "english", "fake")
-    assert (filled_in.temperature, filled_in.fusion.lexical_weight) == (0.05, 0.015)
+    assert (filled_in.temperature, filled_in.fusion.lexical_weight) == (0.05, 0.02)
     change = wire.ConfigureCollectionRequest(collection="news", temperature=0.2)
     assert (await stub.ConfigureCollection(change)).collection.settings.temperature == 0.2
     described = (await stub.DescribeCollection(wire.DescribeCollectionRequest(collection="news"))).collection
