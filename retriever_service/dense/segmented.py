@@ -116,14 +116,11 @@ class SegmentedIndex:
         searches: list[Callable[[Vectors, int], Hits]] = [part.search for part in slices]
         if state.delta.num_vectors or not searches:
             searches.insert(0, state.delta.search)
-        parts = [queries]
-        if len(queries) > 1 and any(one.factory != EXACT and one.searcher is one.index for one in slices):
-            parts = np.array_split(queries, min(num_threads, len(queries)))
-        found = self._run([partial(search, part, count) for part in parts for search in searches])
-        merged = [merge_hits(found[i : i + len(searches)], count) for i in range(0, len(found), len(searches))]
-        if len(merged) == 1:
-            return merged[0]
-        return Hits(np.concatenate([one.rows for one in merged]), np.concatenate([one.scores for one in merged]))
+        if len(queries) == 1 or all(one.factory == EXACT or one.searcher is not one.index for one in slices):
+            return merge_hits(self._run([partial(search, queries, count) for search in searches]), count)
+        parts = np.array_split(queries, min(num_threads, len(queries)))
+        found = self._run([partial(_search_all, searches, part, count) for part in parts])
+        return Hits(np.concatenate([one.rows for one in found]), np.concatenate([one.scores for one in found]))
 
     def search_among(self, queries: Vectors, rows: Rows, count: int) -> Hits:
         """The same, exactly, among `rows` alone; from the store where the index does not keep vectors as they are."""
@@ -284,6 +281,10 @@ class SegmentedIndex:
         others = [threads.submit(task) for task in tasks[:-1]]
         last = tasks[-1]()
         return [*(other.result() for other in others), last]
+
+
+def _search_all(searches: Sequence[Callable[[Vectors, int], Hits]], queries: Vectors, count: int) -> Hits:
+    return merge_hits([search(queries, count) for search in searches], count)
 
 
 def _is_covered(segment: Segment, plan: Sequence[Rebuild]) -> bool:
