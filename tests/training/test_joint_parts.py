@@ -70,6 +70,31 @@ async def test_training_searches_as_the_retriever_does_read_from_files_or_over_g
     assert bases[0].scoring == bases[1].scoring
 
 
+@pytest.mark.parametrize("mode", [Mode.DENSE, Mode.HYBRID])
+async def test_training_searches_by_the_best_sentences_too(tmp_path: Path, mode: Mode) -> None:
+    save_encoder(tmp_path / "encoder", tiny_tokenizer(WORDS))
+    texts = ("name1 lives in place2\nplace6 word3", "word1 word2\nname1 word3\nname5 lives", *TEXTS)
+    passages = [StoredPassage(f"p{i}", "", text) for i, text in enumerate(texts)]
+    await asyncio.to_thread(ingest, tmp_path / "data", tmp_path / "encoder", passages)
+    config = RetrieverConfig(data_dir=tmp_path / "data", encoder=str(tmp_path / "encoder"), num_encoder_threads=1)
+    retriever = build_retriever(config)
+    await retriever.start()
+    options = RetrievalOptions("toy", mode=mode, top_k=6)
+    (expected,) = (await retriever.retrieve([QueryInput(QUERY)], options)).results
+    vector = torch.from_numpy((await retriever.embed([Query(QUERY)])).vectors).requires_grad_()
+    await retriever.close()
+    assert isinstance(expected, tuple)
+    search = Search(read_from_files(tmp_path / "data", "toy"), mode)
+    assert len(search.base.sentences) == 5
+    hits = search.find(vector.detach(), [QUERY], 6, required=[None])
+    scores = search.scores(vector, hits)
+    search.close()
+    assert [search.base.passages[place].id for place in hits.places[0].tolist()] == [hit.passage.id for hit in expected]
+    assert scores[0].tolist() == pytest.approx([hit.score for hit in expected], abs=1e-4)
+    (gradient,) = torch.autograd.grad(scores.sum(), vector)
+    assert gradient.abs().sum() > 0
+
+
 def test_a_required_passage_takes_the_last_place_unless_it_was_found(folder: Path) -> None:
     search = Search(read_from_files(folder / "data", "toy"), Mode.DENSE)
     vectors = search.base.vectors[[0, 0]]
