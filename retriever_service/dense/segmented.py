@@ -107,8 +107,9 @@ class SegmentedIndex:
     def search(self, queries: Vectors, count: int) -> Hits:
         """The `count` best live rows for each of (B, D) queries.
 
-        All threads share it: by segments, by ranges of exact ones' rows, and by queries where an index takes as long
-        for each of many as for one. (A matrix product and a GPU want all of them at once.)
+        All threads share it: by segments, by ranges of exact ones' rows, and, where those are fewer than threads, by
+        queries where an index takes as long for each of many as for one. (A matrix product and a GPU want all of them
+        at once.)
         """
         state, num_threads = self._state, self._options.num_threads
         self._options.on_search(len(queries))
@@ -116,11 +117,14 @@ class SegmentedIndex:
         searches: list[Callable[[Vectors, int], Hits]] = [part.search for part in slices]
         if state.delta.num_vectors or not searches:
             searches.insert(0, state.delta.search)
-        if len(queries) == 1 or all(one.factory == EXACT or one.searcher is not one.index for one in slices):
-            return merge_hits(self._run([partial(search, queries, count) for search in searches]), count)
-        parts = np.array_split(queries, min(num_threads, len(queries)))
-        found = self._run([partial(_search_all, searches, part, count) for part in parts])
-        return Hits(np.concatenate([one.rows for one in found]), np.concatenate([one.scores for one in found]))
+        is_divisible = any(one.factory != EXACT and one.searcher is one.index for one in slices)
+        num_parts = min(len(queries), max(1, num_threads // len(searches))) if is_divisible else 1
+        parts = np.array_split(queries, num_parts)
+        found = self._run([partial(search, part, count) for part in parts for search in searches])
+        merged = [merge_hits(found[i : i + len(searches)], count) for i in range(0, len(found), len(searches))]
+        if len(merged) == 1:
+            return merged[0]
+        return Hits(np.concatenate([one.rows for one in merged]), np.concatenate([one.scores for one in merged]))
 
     def search_among(self, queries: Vectors, rows: Rows, count: int) -> Hits:
         """The same, exactly, among `rows` alone; from the store where the index does not keep vectors as they are."""
@@ -281,10 +285,6 @@ class SegmentedIndex:
         others = [threads.submit(task) for task in tasks[:-1]]
         last = tasks[-1]()
         return [*(other.result() for other in others), last]
-
-
-def _search_all(searches: Sequence[Callable[[Vectors, int], Hits]], queries: Vectors, count: int) -> Hits:
-    return merge_hits([search(queries, count) for search in searches], count)
 
 
 def _is_covered(segment: Segment, plan: Sequence[Rebuild]) -> bool:
