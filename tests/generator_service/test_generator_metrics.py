@@ -47,9 +47,9 @@ async def test_every_metric_moves(tiny: Any, tiny_lean: Any, monkeypatch: pytest
     )  # fmt: skip
     before = exported()
     await generator.start()
-    for question in ("what is it?", "who?", "where?"):
-        asked = GenerationRequest(question, PASSAGES, ANSWER.options)
-        await asyncio.gather(generator.generate(asked), generator.generate(asked))
+    twice = [question for question in ("what is it?", "who?", "where?") for _ in range(2)]
+    asked = [GenerationRequest(question, PASSAGES, ANSWER.options) for question in twice]
+    await asyncio.gather(*map(generator.generate, asked))  # At once, so that some wait.
     await generator.score(ScoringRequest("what is it?", PASSAGES, ["paris"]))
     after = exported()
     await generator.close()

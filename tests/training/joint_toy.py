@@ -84,7 +84,14 @@ def _reading_generator(tokenizer: PreTrainedTokenizerFast) -> Reader:
     return reader
 
 
-def ingest(data_dir: Path, encoder: Path, passages: list[Passage], *, passage_encoder: Path | str = "") -> None:
+def ingest(
+    data_dir: Path,
+    encoder: Path,
+    passages: list[Passage],
+    *,
+    passage_encoder: Path | str = "",
+    sentence_vectors: bool = False,
+) -> None:
     """Makes the collection "toy"."""
     config = RetrieverConfig(
         data_dir=data_dir, encoder=str(encoder), passage_encoder=str(passage_encoder), num_encoder_threads=1
@@ -97,7 +104,7 @@ def ingest(data_dir: Path, encoder: Path, passages: list[Passage], *, passage_en
         retriever = build_retriever(config)
         await retriever.start()
         try:
-            await retriever.library.create(CollectionRequest("toy"))
+            await retriever.library.create(CollectionRequest("toy", sentence_vectors=sentence_vectors))
             return await retriever.upsert(messages())
         finally:
             await retriever.close()

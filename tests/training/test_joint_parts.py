@@ -75,7 +75,7 @@ async def test_training_searches_by_the_best_sentences_too(tmp_path: Path, mode:
     save_encoder(tmp_path / "encoder", tiny_tokenizer(WORDS))
     texts = ("name1 lives in place2\nplace6 word3", "word1 word2\nname1 word3\nname5 lives", *TEXTS)
     passages = [StoredPassage(f"p{i}", "", text) for i, text in enumerate(texts)]
-    await asyncio.to_thread(ingest, tmp_path / "data", tmp_path / "encoder", passages)
+    await asyncio.to_thread(ingest, tmp_path / "data", tmp_path / "encoder", passages, sentence_vectors=True)
     config = RetrieverConfig(data_dir=tmp_path / "data", encoder=str(tmp_path / "encoder"), num_encoder_threads=1)
     retriever = build_retriever(config)
     await retriever.start()

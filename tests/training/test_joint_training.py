@@ -48,8 +48,8 @@ def test_training_lowers_the_loss_and_lifts_recall_and_answers(world: Path, tmp_
     *steps, measured = _train(world, tmp_path, "--model", kind, "--max-steps", "40")
     losses, first = ([step[name] for step in steps] for name in ("train/nll", "train/gold_first"))
     assert sum(losses[-5:]) < 0.4 * sum(losses[:5])
-    assert sum(first[:5]) / 5 < 0.8
-    assert measured["dev/recall@1"] > 0.95
+    assert sum(first[:5]) / 5 < 0.7
+    assert measured["dev/recall@1"] > 0.8
     assert measured["dev/em"] > 0.8
     assert {"train/prior_entropy", "train/posterior_kl", "train/gold_found"} <= steps[0].keys()
     assert 300 < measured["dev/distinct_passages_per_1k"] <= 500
