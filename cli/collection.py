@@ -9,7 +9,6 @@ from cli.session import add_connection_arguments, connected
 from rag_client import Collection, CollectionOptions, Fusion, FusionMethod, LexicalScoring, RagClient
 
 _TYPES = ("string", "int", "double", "bool")
-_SETTINGS = ("metric", "encoder", "lexical_scoring", "language", "index_factory", "sentence_vectors", "temperature")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

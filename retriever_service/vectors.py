@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
 from retriever_service.collection import CollectionSettings, Metric, Rows, Scores, Vectors
 from serving.errors import InvalidRequest
+
+_Numbers = TypeVar("_Numbers", bound=Any)
 
 _MIN_NORM = 1e-12
 _UNIT_TOLERANCE = 1e-6
@@ -84,4 +87,10 @@ def with_best_sentences(scores: Scores, rows: Rows, sentences: SentenceVectors, 
     chosen = np.isin(sentences.rows, rows)
     best = np.full(len(rows), -np.inf)
     np.maximum.at(best, np.searchsorted(rows, sentences.rows[chosen]), sentences.vectors[chosen] @ query)
-    return np.where(np.isneginf(best), scores, (1 - SENTENCE_SHARE) * scores + SENTENCE_SHARE * best)
+    return np.where(np.isneginf(best), scores, mixed(scores, best))
+
+
+def mixed(whole: _Numbers, best: _Numbers) -> _Numbers:
+    """Dense scores, arrays or tensors of one shape, from those of whole passages and of their best sentences."""
+    scores: _Numbers = whole * (1 - SENTENCE_SHARE) + best * SENTENCE_SHARE
+    return scores

@@ -2,11 +2,8 @@
 
 import math
 
-import grpc.aio
-import pytest
-
 from protos.rag.v1 import common_pb2, gateway_pb2, generator_pb2
-from serving.status import error_from_rpc
+from tests.gateway import refusals
 
 
 def ask(question, task, *, turns=(), kind=gateway_pb2.AnswerRequest, **options):
@@ -30,9 +27,7 @@ async def answer(house, request):
 
 
 async def refusal(house, request):
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await house.answers.Answer(request)
-    return error_from_rpc(caught.value)
+    return await refusals.refusal(house.answers.Answer(request))
 
 
 def queries(house):

@@ -8,9 +8,9 @@ import grpc.aio
 import pytest
 
 from protos.rag.v1 import common_pb2, gateway_pb2, retriever_pb2
-from serving.errors import FailedPrecondition, InvalidRequest
-from serving.status import error_from_rpc
+from serving.errors import FailedPrecondition
 from tests.gateway.fakes import PRIORS
+from tests.gateway.refusals import check_option_refused, refusal
 
 QUESTION = "What is the capital of France?"
 TEMPERATURE = 0.5  # Of the fake retriever's priors, PRIORS.
@@ -35,12 +35,6 @@ def ask(**given):
 def search(*texts, **given):
     queries = [retriever_pb2.Query(text=text) for text in texts]
     return retriever_pb2.RetrieveRequest(queries=queries, options=options(**given))
-
-
-async def refusal(call):
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return error_from_rpc(caught.value)
 
 
 def check_passages(passages):
@@ -144,12 +138,4 @@ async def test_a_reranking_ends_with_the_callers_deadline(reranking):
     ],
 )
 async def test_what_cannot_be_reranked_is_refused_naming_the_callers_field(reranking, given, name, words):
-    for call, path in (
-        (reranking.answers.Answer(ask(**given)), "options.retrieval"),
-        (reranking.retrieval.Retrieve(search("q", **given)), "options"),
-    ):
-        error = await refusal(call)
-        assert isinstance(error, InvalidRequest)
-        assert error.field == f"{path}.{name}"
-        assert words in error.message
-    assert reranking.retriever.script.seen == []
+    await check_option_refused(reranking, ask(**given), search("q", **given), name, words)

@@ -7,19 +7,13 @@ from prometheus_client import REGISTRY
 
 from protos.rag.v1 import common_pb2, gateway_pb2
 from serving.errors import FailedPrecondition, InvalidRequest, NotFound, Overloaded
-from serving.status import error_from_rpc
+from tests.gateway.refusals import refusal
 
 QUESTION = "What is the capital of France?"
 
 
 def ask(**options):
     return gateway_pb2.AnswerRequest(question=QUESTION, options=gateway_pb2.AnswerOptions(**options))
-
-
-async def refusal(call):
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return error_from_rpc(caught.value)
 
 
 async def forever():

@@ -1,5 +1,3 @@
-import grpc
-import grpc.aio
 import numpy as np
 import pytest
 from prometheus_client import REGISTRY
@@ -7,7 +5,7 @@ from prometheus_client import REGISTRY
 from gateway.ranking import retrieval_scores
 from protos.rag.v1 import common_pb2, gateway_pb2, retriever_pb2
 from serving.errors import FailedPrecondition, InvalidRequest
-from serving.status import error_from_rpc
+from tests.gateway.refusals import refusal
 
 QUESTION = "What is the capital of France?"
 
@@ -40,12 +38,6 @@ def ask(kind=gateway_pb2.AnswerRequest, *, model=None, explanation=None, min_con
         decoding=decoding, explanation=explanation, min_confidence=min_confidence, retrieval=retrieval
     )
     return kind(question=QUESTION, options=options)
-
-
-async def refusal(call):
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return error_from_rpc(caught.value)
 
 
 async def test_the_candidate_that_the_encoder_favours_becomes_the_answer_with_all_that_is_its_own(ranked):

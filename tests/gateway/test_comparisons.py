@@ -1,23 +1,16 @@
 import asyncio
 
-import grpc.aio
 import pytest
 
 from protos.rag.v1 import common_pb2, gateway_pb2
 from serving.errors import InvalidRequest, NotFound
-from serving.status import error_from_rpc
+from tests.gateway.refusals import refusal
 
 
 def compare(*index_generations, question="q", **options):
     return gateway_pb2.CompareAnswersRequest(
         question=question, options=gateway_pb2.AnswerOptions(**options), index_generations=index_generations
     )
-
-
-async def refusal(call):
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return error_from_rpc(caught.value)
 
 
 async def test_every_index_generation_answers_in_the_order_asked(house):

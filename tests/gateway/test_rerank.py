@@ -5,8 +5,8 @@ import grpc.aio
 import pytest
 
 from protos.rag.v1 import common_pb2, gateway_pb2, retriever_pb2
-from serving.errors import InvalidRequest, Overloaded
-from serving.status import error_from_rpc
+from serving.errors import Overloaded
+from tests.gateway.refusals import check_option_refused, refusal
 
 QUESTION = "What is the capital of France?"
 LIKELIHOOD = common_pb2.Rerank.METHOD_QUESTION_LIKELIHOOD
@@ -30,12 +30,6 @@ def search(*texts, **given):
     return retriever_pb2.RetrieveRequest(
         queries=[retriever_pb2.Query(text=text) for text in texts], options=options(**given)
     )
-
-
-async def refusal(call):
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return error_from_rpc(caught.value)
 
 
 def check_passages(passages):
@@ -151,12 +145,4 @@ async def test_an_overloaded_retriever_is_told_as_such(reranking):
     ],
 )
 async def test_what_cannot_be_reranked_is_refused_naming_the_callers_field(reranking, given, name, words):
-    for call, path in (
-        (reranking.answers.Answer(ask(**given)), "options.retrieval"),
-        (reranking.retrieval.Retrieve(search("q", **given)), "options"),
-    ):
-        error = await refusal(call)
-        assert isinstance(error, InvalidRequest)
-        assert error.field == f"{path}.{name}"
-        assert words in error.message
-    assert reranking.retriever.script.seen == []
+    await check_option_refused(reranking, ask(**given), search("q", **given), name, words)

@@ -15,7 +15,7 @@ from retriever_service.fusion import FusionMethod
 from retriever_service.lexical_index import LexicalIndex
 from retriever_service.search import Mode
 from retriever_service.tf_idf import TfIdf
-from retriever_service.vectors import SENTENCE_SHARE
+from retriever_service.vectors import mixed
 from training.joint.knowledge import KnowledgeBase
 
 
@@ -88,7 +88,7 @@ class Search:
             for vector, places, scores in zip(vectors, hits.places.tolist(), whole, strict=True)
             for place, score in zip(places, scores, strict=True)
         ]
-        return self._dense_weight * _mixed(whole, torch.stack(best).view_as(whole)) + hits.constant
+        return self._dense_weight * mixed(whole, torch.stack(best).view_as(whole)) + hits.constant
 
     def _dense(self, vectors: Tensor) -> Tensor:
         """(B, N), as the retriever's `with_best_sentences`."""
@@ -96,7 +96,7 @@ class Search:
         best = torch.full_like(whole, -torch.inf)
         places = self.base.sentence_places.expand(len(vectors), -1)
         best.scatter_reduce_(1, places, vectors @ self.base.sentences.T, "amax")
-        return _mixed(whole, torch.where(best.isneginf(), whole, best))
+        return mixed(whole, torch.where(best.isneginf(), whole, best))
 
     def _best_sentence(self, vector: Tensor, place: int, whole: Tensor) -> Tensor:
         """The score of a passage's best sentence; of the whole where it has no sentences."""
@@ -110,10 +110,6 @@ class Search:
                 places, scores = self._lexical.search(text, len(self.base.passages))
                 constant[row, torch.from_numpy(places)] = torch.from_numpy(scores).float()
         return self.base.scoring.fusion.lexical_weight * constant
-
-
-def _mixed(whole: Tensor, best: Tensor) -> Tensor:
-    return (1 - SENTENCE_SHARE) * whole + SENTENCE_SHARE * best
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from retriever_service.checkpoint import MINILM
 from retriever_service.collection import SENTENCE_FUSION
 from retriever_service.encoder import PassageText, Query
 from retriever_service.fusion import Fusion, linear
-from retriever_service.vectors import SENTENCE_SHARE
+from retriever_service.vectors import mixed
 from serving.sentences import split_sentences
 from training.retriever.data import Corpus, Passage, Question, Source, read_corpus, read_pool
 from training.retriever.mining import lexical_index
@@ -46,7 +46,7 @@ def dense_scores(model: BiEncoder, passages: Sequence[Passage], questions: Seque
     sentences = model.encode(texts)
     starts = np.cumsum([0, *map(len, parts[:-1])])
     best = [np.maximum.reduceat(asked[i : i + 512] @ sentences.T, starts, axis=1) for i in range(0, len(asked), 512)]
-    return (1 - SENTENCE_SHARE) * whole + SENTENCE_SHARE * np.concatenate(best), whole
+    return mixed(whole, np.concatenate(best)), whole
 
 
 def lexical_scores(corpus: Corpus, questions: Sequence[Question]) -> Floats:
