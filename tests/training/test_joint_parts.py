@@ -60,7 +60,7 @@ async def test_training_searches_as_the_retriever_does_read_from_files_or_over_g
     for base in bases:
         search = Search(base, mode)
         hits = search.find(vector, [QUERY], 3, required=[None])
-        scores = search.scores(vector, hits)
+        scores = search.scores(vector, torch.arange(len(base.passages)), hits).gather(1, hits.places)
         search.close()
         assert [base.passages[place].id for place in hits.places[0].tolist()] == [hit.passage.id for hit in expected]
         assert scores[0].tolist() == pytest.approx([hit.score for hit in expected], abs=1e-5)
@@ -87,7 +87,7 @@ async def test_training_searches_by_the_best_sentences_too(tmp_path: Path, mode:
     search = Search(read_from_files(tmp_path / "data", "toy"), mode)
     assert len(search.base.sentences) == 5
     hits = search.find(vector.detach(), [QUERY], 6, required=[None])
-    scores = search.scores(vector, hits)
+    scores = search.scores(vector, torch.arange(len(search.base.passages)), hits).gather(1, hits.places)
     search.close()
     assert [search.base.passages[place].id for place in hits.places[0].tolist()] == [hit.passage.id for hit in expected]
     assert scores[0].tolist() == pytest.approx([hit.score for hit in expected], abs=1e-4)
@@ -148,6 +148,17 @@ def test_every_question_comes_once_an_epoch_in_an_order_that_the_seed_decides() 
     assert batches[3:] != batches[:3]
     assert QuestionStream(questions, batch_size=4, seed=1).batch(4) == batches[4]
     assert QuestionStream(questions, batch_size=4, seed=2).batch(4) != batches[4]
+
+
+def test_questions_about_one_passage_come_together_in_another_order_each_epoch() -> None:
+    questions = [_question(i) for i in range(12)]
+    stream = QuestionStream(questions, batch_size=4, seed=1, groups=True)
+    batches = [stream.batch(number) for number in range(6)]
+    assert sorted(q.id for batch in batches[:3] for q in batch) == sorted(q.id for q in questions)
+    assert all(
+        first.gold == second.gold for batch in batches for first, second in zip(batch[::2], batch[1::2], strict=True)
+    )
+    assert batches[3:] != batches[:3]
 
 
 def test_questions_are_held_out_by_their_passage() -> None:

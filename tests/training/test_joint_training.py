@@ -55,6 +55,18 @@ def test_training_lowers_the_loss_and_lifts_recall_and_answers(world: Path, tmp_
     assert 300 < measured["dev/distinct_passages_per_1k"] <= 500
 
 
+def test_a_prior_over_the_whole_batch_learns_faster_and_the_generator_learns_to_abstain(
+    world: Path, tmp_path: Path
+) -> None:
+    how = ("--max-steps", "12", "--sampled", "1", "--generator-rate", "3e-3", "--passages", "2")
+    alone = _train(world, tmp_path / "alone", *how)
+    *steps, measured = _train(world, tmp_path / "batch", *how, "--in-batch", "--abstain", "1")
+    assert steps[0]["train/nll"] > alone[0]["train/nll"]  # Of one more share of the prior that answers nothing.
+    assert measured["dev/recall@1"] >= alone[-1]["dev/recall@1"]
+    abstained = [step["train/abstain"] for step in steps]
+    assert sum(abstained[-3:]) < 0.5 * sum(abstained[:3])
+
+
 class _InProcess:
     """Re-encodes where the process that does it would be started."""
 
@@ -88,8 +100,8 @@ def _killed(step: int, world: Path, out: Path, *more: str, data: Path) -> None:
 @pytest.mark.parametrize(
     "how",
     [
-        ("--sampled", "1", "--accumulate", "2", "--dtype", "bfloat16", "--include-gold", "4"),
-        ("--refresh-every", "2", "--model", "token", "--recompute", "--search", "hybrid"),
+        ("--sampled", "1", "--accumulate", "2", "--dtype", "bfloat16", "--include-gold", "4", "--abstain", "1"),
+        ("--refresh-every", "2", "--model", "token", "--recompute", "--search", "hybrid", "--in-batch"),
     ],
     ids=["frozen passages", "refreshed passages"],
 )

@@ -91,7 +91,9 @@ class RagDistillation:
     def _mixture(self, model: JointModel, vectors: Tensor, hits: Hits, rows: Sequence[Row]) -> Mixture:
         _, every = model.reader(rows, every_word=True)
         assert every is not None
-        prior = log_prior(self._search.scores(vectors, hits), self._options.temperature)
+        candidates, columns = torch.unique(hits.places, return_inverse=True)
+        scores = self._search.scores(vectors, candidates, hits).gather(1, columns)
+        prior = log_prior(scores, self._options.temperature)
         return Mixture(prior, every.view(*prior.shape, *every.shape[1:]))
 
     @staticmethod

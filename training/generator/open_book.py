@@ -127,8 +127,17 @@ class OpenBook:
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, checkpoint: str, folder: Path, *, num_threads: int) -> AsyncIterator["OpenBook"]:
-        """Loads everything; `folder` keeps the knowledge bases, `checkpoint` is "default" or a directory."""
+    async def opened(
+        cls, checkpoint: str, folder: Path, *, num_threads: int, encoders: Sequence[str] = ()
+    ) -> AsyncIterator["OpenBook"]:
+        """Loads everything.
+
+        Args:
+            checkpoint: "default" or a directory.
+            folder: Keeps the knowledge bases.
+            num_threads: Of the encoders, and of the generator.
+            encoders: That collections may name, beside the default one.
+        """
         config = GeneratorConfig(num_threads=num_threads, model=checkpoint)
         witness = _Witness(tuple(FEATURES), (0.0,) * len(FEATURES))
 
@@ -138,7 +147,9 @@ class OpenBook:
             )
             return replace(loaded, confidence=witness)
 
-        retriever = build_retriever(RetrieverConfig(data_dir=folder, num_encoder_threads=num_threads))
+        retriever = build_retriever(
+            RetrieverConfig(data_dir=folder, encoders=tuple(encoders), num_encoder_threads=num_threads)
+        )
         budget, limits = Budget(**config.engine.model_dump()), Limits(**config.limits.model_dump())
         generator = Generator(load, budget=budget, limits=limits, observer=generator_metrics())
         await retriever.start()
@@ -149,9 +160,9 @@ class OpenBook:
             await generator.close()
             await retriever.close()
 
-    async def fill(self, collection: str, passages: Sequence[KnownPassage]) -> None:
-        """Puts passages into a knowledge base; what is there already is not encoded."""
-        await self.retriever.library.create(CollectionRequest(collection))
+    async def fill(self, collection: str, passages: Sequence[KnownPassage], *, encoder: str = "") -> None:
+        """Puts passages into a knowledge base, made with this encoder; what is there already is not encoded."""
+        await self.retriever.library.create(CollectionRequest(collection, encoder=encoder))
 
         async def messages() -> AsyncIterator[UpsertMessage]:
             for start in range(0, len(passages), _BATCH):

@@ -65,6 +65,18 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--refresh-every", type=int, default=0, metavar="STEPS",
         help="train the passage encoder, too, and re-encode the collection as often into a new index generation",
     )  # fmt: skip
+    parser.add_argument(
+        "--in-batch", action="store_true",
+        help="normalise the prior over what is found for any question of the batch, not for each alone; questions "
+        "about one passage then come together",
+    )  # fmt: skip
+    parser.add_argument(
+        "--abstain",
+        type=float,
+        default=0.0,
+        metavar="WEIGHT",
+        help="the generator also learns to give the empty answer to a passage found that holds none",
+    )
     parser.add_argument("--label-smoothing", type=float, default=0.0)
     parser.add_argument("--encoder-rate", type=float, default=5e-5, help="peak learning rate")
     parser.add_argument("--generator-rate", type=float, default=3e-5, help="peak learning rate; 0 freezes it")
@@ -100,7 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
         measuring = Measuring(model, held_out, flags.measure_answers, options)
         task = JointTask(
             model,
-            QuestionStream(training, batch_size=flags.batch_size, seed=flags.seed),
+            QuestionStream(training, batch_size=flags.batch_size, seed=flags.seed, groups=flags.in_batch),
             searches,
             options,
             batch_size=flags.batch_size,
@@ -191,6 +203,8 @@ def _options(flags: argparse.Namespace, base: KnowledgeBase) -> Options:
         num_sampled=flags.sampled,
         label_smoothing=flags.label_smoothing,
         gold_steps=flags.include_gold,
+        in_batch=flags.in_batch,
+        abstain=flags.abstain,
         trains_passages=flags.refresh_every > 0,
         recomputes=flags.recompute,
         seed=flags.seed,

@@ -10,7 +10,7 @@ import argparse
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -25,14 +25,10 @@ from evaluation.datasets import Question, Target, read_questions
 from evaluation.results import Result, ResultFile, Run
 from generator_service.request import GenerationRequest
 from generator_service.request import Passage as ReadPassage
-from retriever_service.bi_encoder import BiEncoder
-from retriever_service.collection import CollectionRequest, Passage, Vectors
-from retriever_service.encoder import PassageText, Query
 from retriever_service.options import QueryInput, RetrievalOptions
-from retriever_service.retriever import Retriever
 from retriever_service.search import Hit, Mode
-from retriever_service.upserting import UpsertItem, UpsertMessage
 from serving.errors import RagError
+from training.generator.calibration_cases import KnownPassage
 from training.generator.open_book import OpenBook
 from training.generator.pool import read_json_lines
 from training.runtime.flags import add_data_flag
@@ -43,47 +39,20 @@ TOP_K = 5
 _AT_ONCE = 8
 _SEARCHES = (Mode.DENSE, Mode.HYBRID)
 _METRICS = ("recall@1", "recall@5", "exact_match", "f1")
-_SAME = 1e-4  # Two encoders whose vectors of some passages differ less have the same passage half.
-
-
-class Encoders:
-    """The two bi-encoders, by the names "before" and "after", with the collection that each one's passages are in."""
-
-    def __init__(self, names: Mapping[str, str], passages: Sequence[Passage], questions: Sequence[Question]) -> None:
-        self._passages, self.names = passages, names
-        self._encoders = {which: BiEncoder(name) for which, name in names.items()}
-        asked = [Query(question.text) for question in questions]
-        self.queries = {which: encoder.encode(asked) for which, encoder in self._encoders.items()}
-        sample = [_text(passage) for passage in passages[:8]]
-        before, after = (encoder.encode(sample) for encoder in self._encoders.values())
-        is_same = bool(np.abs(before - after).max() < _SAME)
-        self.collections = {"before": "before", "after": "before" if is_same else "after"}
-
-    async def fill(self, retriever: Retriever) -> None:
-        """Makes the collections that are not there yet."""
-        for which in sorted(set(self.collections.values())):
-            await retriever.library.create(CollectionRequest(which))
-            if (await retriever.library.describe(which)).num_passages < len(self._passages):
-                result = await retriever.upsert(self._messages(which))
-                assert all(item.error is None for item in result.items)
-
-    async def _messages(self, which: str) -> AsyncIterator[UpsertMessage]:
-        for chunk in _chunks(self._passages, 256):
-            vectors = self._encoders[which].encode([_text(passage) for passage in chunk])
-            items = [UpsertItem(passage, vector) for passage, vector in zip(chunk, vectors, strict=True)]
-            yield UpsertMessage(which, items)
 
 
 class Asking:
     """Asks all combinations, and keeps what came of it."""
 
-    def __init__(self, work: Path, encoders: Encoders, questions: Sequence[Question], *, num_answers: int) -> None:
+    def __init__(
+        self, work: Path, encoders: Mapping[str, str], questions: Sequence[Question], *, num_answers: int
+    ) -> None:
         self._work, self._encoders, self._questions, self._num_answers = work, encoders, questions, num_answers
         self._console = Console(stderr=True)
 
     async def retrieve(self, book: OpenBook, search: Mode, encoder: str) -> Run:
         """The ranking of each question."""
-        with ResultFile(self._work / f"{search}-{encoder}.jsonl", {"encoder": self._encoders.names[encoder]}) as file:
+        with ResultFile(self._work / f"{search}-{encoder}.jsonl", {"encoder": self._encoders[encoder]}) as file:
             for chunk in _chunks([place for place, each in enumerate(self._questions) if each.id not in file.results]):
                 for place, hits in zip(chunk, await self._hits(book, search, encoder, chunk), strict=True):
                     file.add(self._result(place, hits))
@@ -91,7 +60,7 @@ class Asking:
 
     async def answer(self, book: OpenBook, search: Mode, encoder: str, generator: str) -> Run:
         """The answer to each of the first questions."""
-        settings = {"encoder": self._encoders.names[encoder], "generator": book.checkpoint}
+        settings = {"encoder": self._encoders[encoder], "generator": book.checkpoint}
         asked = self._questions[: self._num_answers]
         with ResultFile(self._work / f"{search}-{encoder}-{generator}.jsonl", settings) as file:
             for chunk in _chunks([place for place, each in enumerate(asked) if each.id not in file.results]):
@@ -105,9 +74,8 @@ class Asking:
             return Run({"depth": TOP_K}, [file.results[question.id] for question in asked])
 
     async def _hits(self, book: OpenBook, search: Mode, encoder: str, places: Sequence[int]) -> list[tuple[Hit, ...]]:
-        vectors: Vectors = self._encoders.queries[encoder]
-        queries = [QueryInput(self._questions[place].text, vectors[place]) for place in places]
-        options = RetrievalOptions(self._encoders.collections[encoder], mode=search, top_k=TOP_K)
+        queries = [QueryInput(self._questions[place].text) for place in places]
+        options = RetrievalOptions(encoder, mode=search, top_k=TOP_K)
         found = []
         for hits in (await book.retriever.retrieve(queries, options)).results:
             if isinstance(hits, RagError):
@@ -133,10 +101,6 @@ async def _answer(book: OpenBook, question: Question, hits: Sequence[Hit]) -> st
     return (await book.generator.generate(GenerationRequest(question.text, passages))).best.text
 
 
-def _text(passage: Passage) -> PassageText:
-    return PassageText(passage.text, passage.title)
-
-
 def _chunks(items: Sequence[_T], size: int = _AT_ONCE) -> Iterator[Sequence[_T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
@@ -144,16 +108,19 @@ def _chunks(items: Sequence[_T], size: int = _AT_ONCE) -> Iterator[Sequence[_T]]
 async def measure(flags: argparse.Namespace) -> dict[str, Comparison]:
     """Each combination against both halves before, by "search encoder+generator"."""
     rows = read_json_lines(flags.data / "squad-open/passages.jsonl.gz")
-    passages = [Passage(row["id"], row["title"], row["text"], source=row["title"]) for row in rows]
+    passages = [KnownPassage(row["id"], row["title"], row["text"]) for row in rows]
     questions = sample(read_questions(flags.data / "squad-open/questions_dev.jsonl.gz"), flags.limit)
-    encoders = Encoders({"before": flags.before_encoder, "after": flags.after_encoder}, passages, questions)
+    encoders = {"before": flags.before_encoder, "after": flags.after_encoder}
     asking = Asking(flags.work, encoders, questions, num_answers=flags.answers)
     rankings: dict[tuple[Mode, str], Run] = {}
     answers: dict[tuple[Mode, str, str], Run] = {}
     for which, generator in (("before", flags.before_generator), ("after", flags.after_generator)):
-        async with OpenBook.opened(generator, flags.work / "data", num_threads=flags.threads) as book:
-            await encoders.fill(book.retriever)
-            for search, encoder in product(_SEARCHES, encoders.queries):
+        async with OpenBook.opened(
+            generator, flags.work / "data", num_threads=flags.threads, encoders=tuple(encoders.values())
+        ) as book:
+            for collection, encoder in encoders.items():
+                await book.fill(collection, passages, encoder=encoder)
+            for search, encoder in product(_SEARCHES, encoders):
                 rankings[search, encoder] = await asking.retrieve(book, search, encoder)
                 answers[search, encoder, which] = await asking.answer(book, search, encoder, which)
     compared = {

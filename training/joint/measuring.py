@@ -38,7 +38,7 @@ class Measuring:
         texts = [question.text for question in self.questions]
         vectors = torch.from_numpy(self.model.encoder.query.tower(dtype="float32").encode_queries(texts))
         hits = search.find(vectors, texts, self.options.num_passages, required=[None] * len(texts))
-        prior = log_prior(search.scores(vectors, hits), self.options.temperature)
+        prior = log_prior(hits.scores, self.options.temperature)
         flags = [
             [_is_relevant(question, search, place) for place in places]
             for question, places in zip(self.questions, hits.places.tolist(), strict=True)

@@ -71,8 +71,14 @@ def hold_out(questions: Sequence[Question], *, ratio: float = HELD_OUT_RATIO) ->
 class QuestionStream:
     """The batches of a run by number: each question once an epoch, each epoch in an order of its own."""
 
-    def __init__(self, questions: Sequence[Question], *, batch_size: int, seed: int) -> None:
+    def __init__(self, questions: Sequence[Question], *, batch_size: int, seed: int, groups: bool = False) -> None:
         """Prepares.
+
+        Args:
+            questions: To train on.
+            batch_size: Questions of a batch.
+            seed: Of the orders.
+            groups: Whether questions about one passage come together.
 
         Raises:
             SystemExit: There are fewer questions than a batch has.
@@ -80,6 +86,7 @@ class QuestionStream:
         if len(questions) < batch_size:
             raise SystemExit(f"{len(questions)} questions do not fill a batch of {batch_size}")
         self._questions, self._batch_size, self._seed = questions, batch_size, seed
+        self._groups = groups
         self._epoch, self._order = -1, list[int]()
 
     def batch(self, number: int) -> list[Question]:
@@ -88,6 +95,9 @@ class QuestionStream:
         if epoch != self._epoch:
             self._epoch, self._order = epoch, list(range(len(self._questions)))
             random.Random(f"{self._seed}:epoch:{epoch}").shuffle(self._order)
+            if self._groups:
+                rank = {min(self._questions[each].gold, default=""): rank for rank, each in enumerate(self._order)}
+                self._order.sort(key=lambda each: rank[min(self._questions[each].gold, default="")])
         chosen = self._order[place * self._batch_size : (place + 1) * self._batch_size]
         return [self._questions[each] for each in chosen]
 

@@ -25,10 +25,12 @@ class Hits:
 
     Attributes:
         places: (B, K) int64, into the knowledge base's passages.
-        constant: (B, K) the part of their scores that has no gradient: the weighted lexical score, or zeros.
+        scores: (B, K) without gradient.
+        constant: (B, N) the part of all passages' scores that has no gradient: the weighted lexical score, or zeros.
     """
 
     places: Tensor
+    scores: Tensor
     constant: Tensor
 
 
@@ -66,42 +68,29 @@ class Search:
             required: For each question a passage that takes the last place where it was not found, or None.
         """
         constant = self._constant(texts)
-        scores = self._dense_weight * self._dense(vectors) + constant
+        base = self.base
+        dense = _with_best_sentences(vectors, base.vectors, base.sentences, base.sentence_places)
+        scores = self._dense_weight * dense + constant
         places = scores.topk(min(count, len(self.base.passages))).indices
         for row, wanted in enumerate(required):
             if wanted is not None and wanted not in places[row]:
                 places[row, -1] = wanted
-        return Hits(places, constant.gather(1, places))
+        return Hits(places, scores.gather(1, places), constant)
 
-    def scores(self, vectors: Tensor, hits: Hits, passage_vectors: Tensor | None = None) -> Tensor:
-        """The hits' scores (B, K), with the vectors' gradient.
+    def scores(self, vectors: Tensor, candidates: Tensor, hits: Hits, passage_vectors: Tensor | None = None) -> Tensor:
+        """The candidates' scores (B, U), with the vectors' gradient.
 
         Args:
             vectors: (B, D) of the questions.
-            hits: What was found for them.
-            passage_vectors: (B, K, D) in place of the stored ones; vectors of sentences stay the stored ones.
+            candidates: (U,) places, ascending, each once.
+            hits: What was found for the questions.
+            passage_vectors: (U, D) in place of the stored ones; vectors of sentences stay the stored ones.
         """
-        stored = self.base.vectors[hits.places] if passage_vectors is None else passage_vectors
-        whole = (stored * vectors[:, None]).sum(-1)
-        best = [
-            self._best_sentence(vector, place, score)
-            for vector, places, scores in zip(vectors, hits.places.tolist(), whole, strict=True)
-            for place, score in zip(places, scores, strict=True)
-        ]
-        return self._dense_weight * mixed(whole, torch.stack(best).view_as(whole)) + hits.constant
-
-    def _dense(self, vectors: Tensor) -> Tensor:
-        """(B, N), as the retriever's `with_best_sentences`."""
-        whole = vectors @ self.base.vectors.T
-        best = torch.full_like(whole, -torch.inf)
-        places = self.base.sentence_places.expand(len(vectors), -1)
-        best.scatter_reduce_(1, places, vectors @ self.base.sentences.T, "amax")
-        return mixed(whole, torch.where(best.isneginf(), whole, best))
-
-    def _best_sentence(self, vector: Tensor, place: int, whole: Tensor) -> Tensor:
-        """The score of a passage's best sentence; of the whole where it has no sentences."""
-        first, last = torch.searchsorted(self.base.sentence_places, torch.tensor([place, place + 1])).tolist()
-        return (self.base.sentences[first:last] @ vector).max() if last > first else whole
+        stored = self.base.vectors[candidates] if passage_vectors is None else passage_vectors
+        is_theirs = torch.isin(self.base.sentence_places, candidates)
+        columns = torch.searchsorted(candidates, self.base.sentence_places[is_theirs])
+        dense = _with_best_sentences(vectors, stored, self.base.sentences[is_theirs], columns)
+        return self._dense_weight * dense + hits.constant[:, candidates]
 
     def _constant(self, texts: Sequence[str]) -> Tensor:
         constant = torch.zeros(len(texts), len(self.base.passages))
@@ -110,6 +99,21 @@ class Search:
                 places, scores = self._lexical.search(text, len(self.base.passages))
                 constant[row, torch.from_numpy(places)] = torch.from_numpy(scores).float()
         return self.base.scoring.fusion.lexical_weight * constant
+
+
+def _with_best_sentences(vectors: Tensor, passages: Tensor, sentences: Tensor, columns: Tensor) -> Tensor:
+    """Dense scores (B, N) as the retriever's `with_best_sentences`: of questions (B, D) and passages (N, D).
+
+    Args:
+        vectors: Of the questions.
+        passages: Of the passages.
+        sentences: (M, D).
+        columns: (M,) each sentence's passage.
+    """
+    whole = vectors @ passages.T
+    best = torch.full_like(whole, -torch.inf)
+    best = best.scatter_reduce(1, columns.expand(len(vectors), -1), vectors @ sentences.T, "amax")
+    return mixed(whole, torch.where(best.isneginf(), whole, best))
 
 
 @contextmanager

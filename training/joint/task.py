@@ -7,12 +7,13 @@ Source: Lewis et al. 2020, section 2.4; the trained passage encoder: Guu et al. 
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from evaluation.retrieval import has_answer
 from generator_service.rag_prompt import RagPrompt
 from training.export import RagParts, save_rag
 from training.joint.losses import (
@@ -45,6 +46,8 @@ class Options:
         num_sampled: Passages that the generator learns from, drawn by their share of the gradient; 0: all of them.
         label_smoothing: epsilon.
         gold_steps: In so many steps at first, a gold passage that was not found takes the last place.
+        in_batch: Whether the prior is normalised over what was found for any question of the batch.
+        abstain: Weight of -log p(empty answer) given a passage found that holds no answer; 0: left out.
         trains_passages: Whether the passage encoder learns, too.
         recomputes: Whether activations are computed once more in the backward pass instead of kept.
         seed: Of the stretches.
@@ -57,6 +60,8 @@ class Options:
     num_sampled: int = 0
     label_smoothing: float = 0.0
     gold_steps: int = 0
+    in_batch: bool = False
+    abstain: float = 0.0
     trains_passages: bool = False
     recomputes: bool = False
     seed: int = 0
@@ -131,6 +136,9 @@ class JointTask:
         loss, targets = self._loss(prior, rows)
         shown = self._shown(prior.detach(), targets, hits, gold)
         self._monitor.observe(shown)
+        if options.abstain:
+            refusal = self._refusal(search, questions, hits, rng)
+            loss, shown["abstain"] = loss + options.abstain * refusal, refusal.item()
         return Terms(loss, shown)
 
     def save(self, folder: Path) -> None:
@@ -144,24 +152,42 @@ class JointTask:
     def _retrieve(
         self, search: Search, questions: Sequence[Question], required: Sequence[int | None]
     ) -> tuple[Hits, Tensor]:
-        """What is found, and its log prior (B, K) with gradient."""
+        """What is found, and its log prior (B, K) with gradient.
+
+        In-batch, the other questions' passages count as not answering, which makes the likelihood a lower bound.
+        """
         encoder, options = self._model.encoder, self._options
         texts = [question.text for question in questions]
         tokens = encoder.query.tokenization.queries(texts)
         vectors = encoder.query.embed(tokens, range(len(texts)), recompute=options.recomputes)
         hits = search.find(vectors.detach(), texts, options.num_passages, required=required)
+        candidates, columns = torch.unique(hits.places, return_inverse=True)
         embedded = None
         if options.trains_passages:
-            found = [search.base.passages[place] for place in hits.places.flatten().tolist()]
+            found = [search.base.passages[place] for place in candidates.tolist()]
             tokens = encoder.passage.tokenization.passages(passage_texts(found))
             embedded = encoder.passage.embed(tokens, range(len(found)), recompute=options.recomputes)
-            embedded = embedded.view(*hits.places.shape, -1)
-        return hits, log_prior(search.scores(vectors, hits, embedded), options.temperature)
+        scores = search.scores(vectors, candidates, hits, embedded)
+        if options.in_batch:
+            return hits, log_prior(scores, options.temperature).gather(1, columns)
+        return hits, log_prior(scores.gather(1, columns), options.temperature)
 
     def _row(self, question: Question, search: Search, place: int, rng: random.Random) -> Row:
         reader, passage = self._model.reader, search.base.passages[place]
         text = window(reader.tokenizer, passage, self._options.max_passage_tokens, rng)
         return reader.row(question.text, passage.title, text, question.target)
+
+    def _refusal(self, search: Search, questions: Sequence[Question], hits: Hits, rng: random.Random) -> Tensor:
+        """Mean -log p(empty answer), each question with one of its passages that hold no answer."""
+        rows = []
+        for question, places in zip(questions, hits.places.tolist(), strict=True):
+            silent = [
+                place for place in places
+                if not has_answer(search.base.passages[place].text, question.answers)
+            ]  # fmt: skip
+            if silent:
+                rows.append(self._row(replace(question, target=""), search, rng.choice(silent), rng))
+        return -self._model.reader(rows)[0].sum(-1).mean() if rows else torch.zeros(())
 
     def _loss(self, prior: Tensor, rows: Sequence[Row]) -> tuple[Tensor, Targets]:
         """The mean loss over the batch, and the generator's view of all rows, which lie question by question."""
@@ -195,11 +221,12 @@ class JointTask:
 
     def _shown(self, prior: Tensor, targets: Targets, hits: Hits, gold: Sequence[int | None]) -> dict[str, float]:
         with torch.no_grad():
+            among = torch.log_softmax(prior, -1)  # Over the passages found, also where it is normalised over more.
             posterior = passage_shares(token_weights(self._options.marginal, prior, targets))
             shown = {
                 "nll": float(negative_log_likelihood(self._options.marginal, prior, targets).mean()),
-                "prior_entropy": float(prior_entropy(prior).mean()),
-                "posterior_kl": float(posterior_kl(prior, posterior).mean()),
+                "prior_entropy": float(prior_entropy(among).mean()),
+                "posterior_kl": float(posterior_kl(among, posterior).mean()),
             }
         ranks = [
             places.index(place) if place in places else None
