@@ -18,11 +18,11 @@ from typing import TypeVar
 import numpy as np
 
 from retriever_service.collection import CollectionSettings
-from retriever_service.dense.sharing import SharedSearch
+from retriever_service.dense.sharing import SharedRuns, SharedSearch
 from retriever_service.dense_index import MakeDenseIndex
 from retriever_service.generations import DENSE_DIRECTORY, LEXICAL_DIRECTORY, STORE_FILE
 from retriever_service.lexical_index import LexicalIndex
-from retriever_service.search import Found, Plan, Search, SearchQuery
+from retriever_service.search import Found, Mode, Plan, Search, SearchQuery
 from retriever_service.store import Reader, Store
 from retriever_service.stored_settings import settings_from_json
 from retriever_service.transaction import index_digest
@@ -65,6 +65,7 @@ class Generation:
             store_id = reader.meta("store_id")
         self.dense = make_dense_index(directory / DENSE_DIRECTORY, self.settings, self.store.scanning)
         self._shared = SharedSearch(self.dense, self.settings.name)
+        self._runs = SharedRuns(self._run_search, self.settings.name)
         self.lexical = LexicalIndex(directory / LEXICAL_DIRECTORY, self.settings.language, store_id)
         self._apply_thread = ThreadPoolExecutor(1, thread_name_prefix=f"apply-{self.settings.name}")
         self._wake, self._changed = asyncio.Event(), asyncio.Condition()
@@ -77,6 +78,7 @@ class Generation:
         """Builds the dense index, replays the log into the lexical one, and follows the log if it is live."""
         self.applied = await self._run(self._apply_thread, self._load)
         await self._shared.start()
+        await self._runs.start()
         if not self.is_frozen:
             self._applier = asyncio.create_task(self._apply_forever(), name=f"apply-{self.settings.name}")
 
@@ -86,6 +88,7 @@ class Generation:
         if self._applier is not None:
             self._applier.cancel()
             await asyncio.gather(self._applier, return_exceptions=True)
+        await self._runs.stop()
         await self._shared.stop()
         await asyncio.to_thread(self.dense.close)
         await asyncio.to_thread(self._apply_thread.shutdown)
@@ -105,8 +108,15 @@ class Generation:
         vectors = [query.vector for query in queries if query.vector is not None]
         if not vectors or plan.condition is not None:  # With a filter, it depends on what the store says.
             return await self.read(threads, lambda reader: Search(reader, self.dense, self.lexical, plan).run(queries))
+        if self._shared.is_used and all(query.mode is Mode.DENSE for query in queries):  # Lexical stages run abreast.
+            with self._shared.in_use():
+                return await self._runs.run(queries, plan)
         async with self._shared.searched(np.stack(vectors), plan.num_candidates) as dense:
             return await self.read(threads, lambda reader: Search(reader, dense, self.lexical, plan).run(queries))
+
+    def _run_search(self, queries: Sequence[SearchQuery], plan: Plan) -> Found:
+        with self.store.reading() as reader:
+            return Search(reader, self.dense, self.lexical, plan).run(queries)
 
     async def read(self, threads: Executor | None, reading: Callable[[Reader], T]) -> T:
         """Reads one state of the store in a thread (of the loop's own where none are given)."""

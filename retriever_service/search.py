@@ -12,7 +12,7 @@ import numpy as np
 
 from retriever_service.candidates import Candidates, LexicalStage
 from retriever_service.collection import LexicalScoring, Passage, Rows, Scores, Vectors
-from retriever_service.dense_index import VectorSearch
+from retriever_service.dense_index import VectorSearch, positions_of
 from retriever_service.diversity import by_marginal_relevance, content_key
 from retriever_service.filters import Condition
 from retriever_service.fusion import Fusion, FusionMethod, best, linear, log_prior, reciprocal_rank
@@ -124,7 +124,7 @@ class _Ranked:
 
 
 class Search:
-    """Searches one state of a collection for one request."""
+    """Searches one state of a collection for one request, or for several of one plan."""
 
     def __init__(self, reader: Reader, dense: VectorSearch, lexical: LexicalIndex, plan: Plan) -> None:
         """Prepares a search.
@@ -157,8 +157,8 @@ class Search:
         for i, query in enumerate(queries):
             own, own_vectors = rows, vectors
             if len(queries) > 1:
-                own = np.intersect1d(np.union1d(dense[i], lexical[i][0]), rows, assume_unique=True)
-                own_vectors = vectors[np.searchsorted(rows, own)]
+                there = positions_of(rows, np.unique(np.concatenate((dense[i], lexical[i][0]))))
+                own, own_vectors = rows[there], vectors[there]
             ranked.append(self._rank(query, dense[i], lexical[i], own, own_vectors))
         searched = time.monotonic()
         chosen = self._choose(ranked, rows, vectors)

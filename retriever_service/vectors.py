@@ -84,9 +84,15 @@ def with_best_sentences(scores: Scores, rows: Rows, sentences: SentenceVectors, 
         sentences: Of these passages, and maybe of others.
         query: (D,).
     """
-    chosen = np.isin(sentences.rows, rows)
+    starts = np.searchsorted(sentences.rows, rows)  # Each passage's are a range, of which other queries have many.
+    counts = np.searchsorted(sentences.rows, rows, side="right") - starts
+    has_any = counts > 0
+    starts, counts = starts[has_any], counts[has_any]
+    firsts = np.cumsum(counts) - counts
+    chosen = np.arange(counts.sum()) + np.repeat(starts - firsts, counts)
     best = np.full(len(rows), -np.inf)
-    np.maximum.at(best, np.searchsorted(rows, sentences.rows[chosen]), sentences.vectors[chosen] @ query)
+    if len(chosen):
+        best[has_any] = np.maximum.reduceat(sentences.vectors[chosen] @ query, firsts)
     return np.where(np.isneginf(best), scores, mixed(scores, best))
 
 
