@@ -19,9 +19,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from serving.attention import packed_attention, runs
+from retriever_service.scripted import layers_program
+from serving.attention import EqualLengthAttention, packed_attention, runs
 from serving.errors import Unimplemented
-from serving.linear import ACTIVATIONS, Backend, Linear, choose_backend, make_linear, rounded_rows
+from serving.linear import (
+    ACTIVATIONS,
+    Backend,
+    Linear,
+    PackedLinear,
+    choose_backend,
+    make_linear,
+    post_op,
+    rounded_rows,
+)
 
 # Positions of these families start after the padding token's own row of the table.
 _POSITIONS_AFTER_PADDING = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet"})
@@ -62,11 +72,16 @@ class Bert:
         first = config.pad_token_id + 1 if config.model_type in _POSITIONS_AFTER_PADDING else 0
         self._words = tensor(entry.word_embeddings.weight)
         self._positions = tensor(entry.position_embeddings.weight)[first:]
-        self._types = tensor(entry.token_type_embeddings.weight) if hasattr(entry, "token_type_embeddings") else None
+        self._types: Tensor | None = None
+        if hasattr(entry, "token_type_embeddings"):
+            # Nearly every token is of segment 0: it is a part of the positions, the others are what they add to it.
+            types = tensor(entry.token_type_embeddings.weight)
+            self._positions, self._types = self._positions + types[0], types - types[0]
         self._norm = norm(entry.LayerNorm)
         self._bias = _position_bias(model.encoder, len(self._positions), device)
         self._num_heads, self._dtype, self.device = config.num_attention_heads, dtype, device
         self._layers = [_layer(layer, config.hidden_act, linear, norm) for layer in model.encoder.layer]
+        self._weights = [layer.packed_weights() for layer in self._layers] if backend == "packed" else []
 
     def __call__(self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None) -> tuple[Tensor, Rows]:
         """Encodes rows.
@@ -80,10 +95,14 @@ class Bert:
         """
         rows = Rows([len(row) for row in ids], self.device)
         x = F.embedding(rows.pack(ids), self._words) + F.embedding(rows.positions, self._positions)
-        if self._types is not None:
-            x += self._types[0] if types is None else F.embedding(rows.pack(types), self._types)
+        if self._types is not None and types is not None and any(map(any, types)):
+            x += F.embedding(rows.pack(types), self._types)
         x = self._norm(x)
         attend = packed_attention(rows.lengths, self.device)
+        if self._weights and isinstance(attend, EqualLengthAttention):
+            activation, epsilon = post_op(self._layers[0].activation), self._norm.epsilon
+            run, own_runs = layers_program(), attend.runs
+            return run(x, own_runs, self._weights, self._bias, self._num_heads, activation, epsilon), rows
         for layer in self._layers:
             qkv = torch.unflatten(layer.qkv(x.to(self._dtype)), 1, (3, self._num_heads, -1))
             x = layer.attention_norm(layer.out(attend(qkv, self._bias, qkv.shape[-1] ** -0.5), residual=x))
@@ -99,7 +118,6 @@ class Rows:
         lengths: Of the rows, in tokens.
         num_tokens: Of all rows together.
         num_packed: S.
-        starts: (N,) each row's first token.
         positions: (S,) each token's place in its row.
     """
 
@@ -107,19 +125,23 @@ class Rows:
         self.lengths = list(lengths)
         self.num_tokens = sum(lengths)
         self.num_packed = rounded_rows(self.num_tokens)
-        starts = list(itertools.accumulate(lengths[:-1], initial=0))
-        self.starts = torch.tensor(starts, device=device)
+        self._device = device
         self.positions = self.pack([range(length) for length in lengths])
 
     def pack(self, values: Sequence[Sequence[int]]) -> Tensor:
         """A number per token (S,), zero for filling."""
         filling = [0] * (self.num_packed - self.num_tokens)
-        return torch.tensor([*itertools.chain.from_iterable(values), *filling], device=self.starts.device)
+        return torch.tensor([*itertools.chain.from_iterable(values), *filling], device=self._device)
+
+    def first(self, x: Tensor) -> Tensor:
+        """Each row's first token: (S, D) -> (N, D)."""
+        starts = list(itertools.accumulate(self.lengths[:-1], initial=0))
+        return x[torch.tensor(starts, device=self._device)]
 
     def mean(self, x: Tensor) -> Tensor:
         """(S, D) -> (N, D)."""
         parts = [x[at : at + count * size].view(count, size, -1).mean(1) for at, count, size in runs(self.lengths)]
-        return torch.cat(parts)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +150,12 @@ class _Norm:
     bias: Tensor
     epsilon: float
 
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        return self.weight, self.bias
+
     def __call__(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon)
+        return torch.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +167,12 @@ class _Layer:
     outer: Linear
     norm: _Norm
     activation: str
+
+    def packed_weights(self) -> list[Tensor]:
+        """What `run_layers` takes of a layer."""
+        parts = (self.qkv, self.out, self.attention_norm, self.inner, self.outer, self.norm)
+        pairs = [part.tensors for part in parts if isinstance(part, PackedLinear | _Norm)]
+        return [tensor for pair in pairs for tensor in pair if tensor is not None]
 
 
 def check(config: Any) -> None:

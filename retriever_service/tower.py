@@ -152,7 +152,7 @@ class LeanNetwork:
         states, rows = self._bert(tokens["input_ids"], tokens.get("token_type_ids"))
         if self._pooling is Pooling.MEAN:
             return rows.mean(states)
-        first = states[rows.starts]
+        first = rows.first(states)
         return first if self._projection is None else self._projection(first)
 
 

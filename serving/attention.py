@@ -13,10 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_MIN_KEYS_OF_PRODUCTS = 64
-"""In 16 bits on CPU the fused kernel is slow: the float32 one is faster for fewer keys, two products are for more (Zen
-5)."""
-
 
 class PackedAttention(Protocol):
     """Self-attention inside each row; rows lie side by side without padding, filling may follow the last."""
@@ -37,20 +33,11 @@ class EqualLengthAttention:
     num_padded_tokens = 0
 
     def __init__(self, lengths: Sequence[int]) -> None:
-        self._runs = list(runs(lengths))
-        self._num_tokens = sum(lengths)
+        self.runs = list(runs(lengths))
 
     def __call__(self, qkv: Tensor, bias: Tensor | None, scale: float) -> Tensor:
         """See `PackedAttention`."""
-        outputs = []
-        for start, count, length in self._runs:
-            stop = start + count * length
-            q, k, v = torch.unflatten(qkv[start:stop], 0, (count, length)).permute(2, 0, 3, 1, 4)
-            mask = None if bias is None else bias[:, :length, :length]
-            outputs.append(full_attention(q, k, v, mask, scale).transpose(1, 2).reshape(stop - start, -1))
-        if len(qkv) > self._num_tokens:
-            outputs.append(outputs[0].new_zeros(len(qkv) - self._num_tokens, outputs[0].shape[1]))
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        return attend_in_runs(qkv, self.runs, bias, scale)
 
 
 class PaddedAttention:
@@ -92,6 +79,24 @@ def runs(lengths: Sequence[int]) -> Iterator[tuple[int, int, int]]:
         start += count * length
 
 
+def attend_in_runs(qkv: Tensor, runs: list[tuple[int, int, int]], bias: Tensor | None, scale: float) -> Tensor:
+    """`EqualLengthAttention` as a function, which TorchScript understands; `runs` as of `runs`."""
+    num_tokens, outputs = 0, torch.jit.annotate(list[Tensor], [])  # type: ignore[no-untyped-call]
+    for start, count, length in runs:
+        num_tokens = start + count * length
+        # Widened here if at all: one contiguous copy instead of three strided ones in `full_attention`.
+        own = qkv[start:num_tokens].float() if not _suit_products(length) else qkv[start:num_tokens]
+        qkv_of_rows = torch.unflatten(own, 0, (count, length)).permute(2, 0, 3, 1, 4)
+        mask = None if bias is None else bias[:, :length, :length]
+        if mask is not None and own.dtype == torch.float32:
+            mask = mask.float()
+        attended = full_attention(qkv_of_rows[0], qkv_of_rows[1], qkv_of_rows[2], mask, scale)
+        outputs.append(attended.transpose(1, 2).reshape(count * length, -1).to(qkv.dtype))
+    if len(qkv) > num_tokens:
+        outputs.append(torch.zeros_like(qkv[num_tokens:, 0].flatten(1)))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
 def full_attention(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> Tensor:
     """Many queries at once.
 
@@ -105,15 +110,22 @@ def full_attention(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None,
     Returns:
         (N, H, Q, d).
     """
-    is_slow = q.device.type == "cpu" and q.dtype != torch.float32
-    if is_slow and keys.shape[2] >= _MIN_KEYS_OF_PRODUCTS:
-        return torch.stack([_row_by_products(*row, mask, scale) for row in zip(q, keys, values, strict=True)])
-    if is_slow:
-        added = mask if mask is None or mask.dtype == torch.bool else mask.float()
-        return full_attention(q.float(), keys.float(), values.float(), added, scale).to(q.dtype)
+    is_slow, dtype = q.device.type == "cpu" and q.dtype != torch.float32, q.dtype
+    if is_slow and _suit_products(keys.shape[2]):
+        return torch.stack([_row_by_products(q[i], keys[i], values[i], mask, scale) for i in range(len(q))])
     # A mask of three dimensions would leave the fused kernel.
     whole = None if mask is None else mask[None]
-    return F.scaled_dot_product_attention(q, keys, values, attn_mask=whole, scale=scale)
+    if not is_slow:
+        return F.scaled_dot_product_attention(q, keys, values, attn_mask=whole, scale=scale)
+    if whole is not None and whole.dtype != torch.bool:
+        whole = whole.float()
+    wide = F.scaled_dot_product_attention(q.float(), keys.float(), values.float(), attn_mask=whole, scale=scale)
+    return wide.to(dtype)
+
+
+def _suit_products(num_keys: int) -> bool:
+    """In 16 bits on CPU the fused kernel is slow: float32's is faster for few keys, two products for many (Zen 5)."""
+    return num_keys >= 64
 
 
 def _row_by_products(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> Tensor:

@@ -55,21 +55,34 @@ class PlainLinear:
 
 
 class PackedLinear:
-    """oneDNN on CPU with the weight packed once; activation and residual sum run inside the product."""
+    """oneDNN on CPU with the weight packed once; the activation runs inside the product."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
         self._bias = bias
 
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor | None]:
+        """Weight, as only `packed_product` reads it, and bias."""
+        return self._weight, self._bias
+
     def __call__(self, x: Tensor, *, activation: str = "none", residual: Tensor | None = None) -> Tensor:
         """See `Linear`."""
-        y: Tensor
-        if residual is not None and residual.dtype == x.dtype:
-            y = torch.ops.mkldnn._linear_pointwise.binary(x, residual, self._weight, self._bias, "add")
-            return y
-        name, algorithm, _ = _ACTIVATIONS[activation]
-        y = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, name, [], algorithm)
+        y = packed_product(x, self._weight, self._bias, post_op(activation))
         return y if residual is None else y + residual
+
+
+def packed_product(x: Tensor, weight: Tensor, bias: Tensor | None, post_op: tuple[str, str]) -> Tensor:
+    """Of a packed weight, in words that TorchScript understands."""
+    scalars = torch.jit.annotate(list[int | float | complex | None], [])  # type: ignore[no-untyped-call]
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, post_op[0], scalars, post_op[1])
+    return y
+
+
+def post_op(activation: str) -> tuple[str, str]:
+    """Name and algorithm that oneDNN has for an activation."""
+    name, algorithm, _ = _ACTIVATIONS[activation]
+    return name, algorithm
 
 
 def make_linear(weight: Tensor, bias: Tensor | None, backend: Backend) -> Linear:

@@ -25,6 +25,7 @@ from retriever_service import bert
 from retriever_service.bert import Bert, Rows
 from retriever_service.checkpoint import Pooling, find_checkpoint
 from retriever_service.encoder import PassageText
+from retriever_service.scripted import run_layers
 from retriever_service.tower import LeanNetwork, TransformersNetwork, load_tower
 from serving.attention import PaddedAttention
 from serving.errors import Unimplemented
@@ -128,6 +129,15 @@ def test_padding_as_on_a_gpu_changes_nothing(family: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(bert, "packed_attention", PaddedAttention)
     padded, _ = network(ids, None)
     assert torch.allclose(by_runs[: rows.num_tokens], padded[: rows.num_tokens], atol=1e-5)
+
+
+@torch.inference_mode()
+def test_layers_without_torchscript_give_the_same_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Bert(make_model("bert"), dtype=torch.float32, device=torch.device("cpu"))
+    ids = rows_of([9, 9, 5, 1], with_types=False)["input_ids"]
+    compiled, _ = network(ids, None)
+    monkeypatch.setattr(bert, "layers_program", lambda: run_layers)
+    assert torch.allclose(compiled, network(ids, None)[0], atol=1e-6)
 
 
 def test_linear_layers_meet_few_numbers_of_rows() -> None:
