@@ -75,8 +75,10 @@ class GeneratorConfig(ServiceConfig):
     question_tokenizer: str = ""
     """Tokenizer of a RAG checkpoint's question encoder, directory or name, where it does not lie with it."""
 
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Number format of the weights in memory; probabilities are float32 in any case."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
+    """Number format of the weights in memory; probabilities are float32 in any case. int8 multiplies integers, on a CPU
+    that is faster so, and is float32 elsewhere. auto is what the checkpoint's config names as `rag_dtype`, int8 for
+    "fast", else float32."""
 
     device: str = "cpu"
     """Torch device of the model."""

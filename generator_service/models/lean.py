@@ -29,7 +29,7 @@ from serving.errors import Unimplemented
 from serving.linear import Backend, choose_backend, rounded_rows
 
 FAMILIES = bart.FAMILIES | t5.FAMILIES
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
 # Bounds of activations: tokens that pass a layer together, nodes of one target tree, logits held at once.
 _MAX_PACKED_TOKENS = 4096
 _MAX_TREE_NODES = 512
@@ -41,7 +41,8 @@ def load(path: Path | str, *, dtype: str = "float32", device: str = "cpu", backe
 
     Args:
         path: Holds config.json and safetensors weights, as transformers saves them; a saved RAG model will do.
-        dtype: "float32", "bfloat16" or "float16".
+        dtype: "float32", "bfloat16", "float16", or "int8": products of integers on a CPU, where that is faster, float32
+            for the rest.
         device: A torch device.
         backend: How linear layers run; None takes what this machine runs best.
 
@@ -59,9 +60,14 @@ def load(path: Path | str, *, dtype: str = "float32", device: str = "cpu", backe
     kind, place = _DTYPES[dtype], torch.device(device)
     with torch.inference_mode():
         backend = backend or choose_backend(kind, place.type)
+        if kind == torch.int8:
+            kind, dtype = torch.float32, "int8" if backend == "int8" else "float32"
         network = module.build(Weights(checkpoint, dtype=kind, device=place, backend=backend))
     graphs = CudaGraphs() if place.type == "cuda" else None
-    return LeanModel(network, _spec(checkpoint, network, module.DEFAULT_TOKEN_IDS, dtype), graphs=graphs)
+    # Products of integers are rough anyway, and in bfloat16 attention takes two thirds of the time.
+    attention_dtype = torch.bfloat16 if backend == "int8" and torch.cpu._is_avx512_bf16_supported() else kind
+    spec = _spec(checkpoint, network, module.DEFAULT_TOKEN_IDS, dtype)
+    return LeanModel(network, spec, graphs=graphs, attention_dtype=attention_dtype)
 
 
 def _spec(checkpoint: Checkpoint, network: Transformer, defaults: dict[str, int], dtype: str) -> ModelSpec:
@@ -104,9 +110,20 @@ class LeanModel:
     scored_tokens; padded_tokens are padded in attention alone, and filling is not among them.
     """
 
-    def __init__(self, network: Transformer, spec: ModelSpec, *, graphs: GraphBackend | None = None) -> None:
-        """Takes the weights; `graphs` records decode steps, None where that is not possible."""
+    def __init__(
+        self,
+        network: Transformer,
+        spec: ModelSpec,
+        *,
+        graphs: GraphBackend | None = None,
+        attention_dtype: torch.dtype | None = None,
+    ) -> None:
+        """Takes the weights; `graphs` records decode steps, None where that is not possible.
+
+        `attention_dtype` is what rows attend to themselves in while they are encoded; None is the network's.
+        """
         self._network = network
+        self._attention_dtype = attention_dtype or network.dtype
         self._graphed = None if graphs is None else GraphedSteps(network, graphs)
         self._spec = spec
         # Keys and values of open states by the id of the encoder row they belong to. They keep the row alive, so an id
@@ -155,7 +172,11 @@ class LeanModel:
         bias = None if net.encoder.bias is None else net.encoder.bias.at(steps[None] - steps[:, None])
         attend = packed_attention(lengths, net.device)
         self.counters["padded_tokens"] += attend.num_padded_tokens
-        return net.encode(ids, positions, lambda _, qkv: attend(qkv, bias, net.encoder.scale))[: sum(lengths)]
+
+        def attend_self(_: int, qkv: Tensor) -> Tensor:
+            return attend(qkv.to(self._attention_dtype), bias, net.encoder.scale).to(qkv.dtype)
+
+        return net.encode(ids, positions, attend_self)[: sum(lengths)]
 
     @torch.inference_mode()
     def open(self, rows: Sequence[EncodedRow], *, num_beams: int = 1) -> LeanState:

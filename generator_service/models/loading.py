@@ -47,6 +47,9 @@ _RAG_MODELS = {
 }
 _PACKED = {DEFAULT_MODEL: "generator", "fast": "fast"}
 """Names of generators that come with the package, and what the pack calls them."""
+DTYPE_KEY = "rag_dtype"
+"""In a checkpoint's config: the number format it is served in where nobody asks for another."""
+DTYPES = ("float32", "bfloat16", "float16", "int8")
 ABSTAINS_KEY = "rag_abstains"
 """In a checkpoint's config: whether it was taught the empty answer for a passage that does not hold the answer."""
 
@@ -76,7 +79,7 @@ def load_generator(
     Args:
         name: "default" or "fast" for a generator that comes with the package, a directory, or a name on the model hub
             (the local cache is tried first; HF_HUB_OFFLINE leaves it at that).
-        dtype: "float32", "bfloat16" or "float16".
+        dtype: "float32", "bfloat16", "float16" or "int8"; "auto" is the one that the checkpoint's config names.
         device: A torch device.
         cache_dir: Where a generator that comes with the package is unpacked to.
         tokenizer: Name or directory of the tokenizer, where it does not lie with the checkpoint.
@@ -89,6 +92,7 @@ def load_generator(
     folder = locate(name, cache_dir)
     checkpoint = Checkpoint(folder)
     tasks = task_prompts(checkpoint.config)
+    dtype = _own_dtype(checkpoint.config) if dtype == "auto" else dtype
     model = _load_model(checkpoint, dtype=dtype, device=device)
     names = _TokenizerNames(tokenizer, question_tokenizer, cache_dir)
     text, prompt = _load_text(checkpoint, names, max_input_tokens=model.spec.max_input_tokens)
@@ -131,7 +135,7 @@ def _load_model(checkpoint: Checkpoint, *, dtype: str, device: str) -> Seq2SeqMo
         return lean.load(checkpoint.path, dtype=dtype, device=device)
     except Unimplemented as reason:
         log.info("served by the transformers adapter", reason=reason.message)
-    options = {"dtype": getattr(torch, dtype), "local_files_only": True}
+    options = {"dtype": getattr(torch, "float32" if dtype == "int8" else dtype), "local_files_only": True}
     if checkpoint.rag_config is None:
         model = AutoModelForSeq2SeqLM.from_pretrained(checkpoint.path, **options)
     else:
@@ -195,6 +199,13 @@ def _load_text(
     questions = load(names.question_encoder, question_folder, "--question-tokenizer", config=rag.question_encoder)
     tokenizer = load(names.generator, folder / "generator_tokenizer", "--tokenizer", config=rag.generator)
     return tokenizer, RagPrompt.of(rag, questions, max_input_tokens)
+
+
+def _own_dtype(config: Mapping[str, Any]) -> str:
+    dtype = config.get(DTYPE_KEY, "float32")
+    if dtype not in DTYPES:
+        raise ValueError(f"{DTYPE_KEY} of the checkpoint's config is {dtype!r}, none of {', '.join(DTYPES)}")
+    return str(dtype)
 
 
 def _abstains(config: Mapping[str, Any]) -> bool:

@@ -73,8 +73,7 @@ def log_probs(net: Transformer, states: Tensor, nodes: Sequence[int], tokens: Se
     place = torch.arange(num_rows, device=net.device)[:, None] * num_nodes + torch.tensor(nodes, device=net.device)
     result = torch.empty(num_rows, len(nodes), device=net.device)
     for first in range(0, len(flat), block):
-        logits = net.logits(flat[first : first + block]).float()
+        log_probs = net.logits(flat[first : first + block]).float().log_softmax(-1)  # Half the time of logsumexp.
         here = (place >= first) & (place < first + block)
-        at = place[here] - first
-        result[here] = logits[at, token_of[here]] - logits.logsumexp(-1)[at]
+        result[here] = log_probs[place[here] - first, token_of[here]]
     return result

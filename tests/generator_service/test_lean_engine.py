@@ -18,7 +18,6 @@ from generator_service.models import lean
 from generator_service.models.base import EncodedRow, StepItem
 from generator_service.models.t5 import relative_buckets
 from generator_service.models.tree import token_trees
-from serving import linear
 from serving.attention import EqualLengthAttention, PaddedAttention
 
 
@@ -165,21 +164,3 @@ def test_relative_buckets_equal_transformers(is_two_way: bool, num_buckets: int,
     expected = T5Attention._relative_position_bucket(distances, is_two_way, num_buckets, max_distance)
     ours = relative_buckets(distances, is_two_way=is_two_way, num_buckets=num_buckets, max_distance=max_distance)
     assert torch.equal(ours, expected)
-
-
-def test_packed_linears_are_not_trusted_when_they_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "PackedLinear", lambda weight, bias: linear.PlainLinear(weight * 1.5, bias))
-    monkeypatch.setattr(linear, "_packed_is_faster", lambda dtype: True)
-    assert linear.choose_backend.__wrapped__(torch.float32, "cpu") == "plain"
-
-
-def test_packed_linears_are_not_trusted_when_torch_lacks_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(weight: torch.Tensor, bias: torch.Tensor) -> linear.Linear:
-        raise AttributeError("_reorder_linear_weight")
-
-    monkeypatch.setattr(linear, "PackedLinear", missing)
-    assert linear.choose_backend.__wrapped__(torch.float32, "cpu") == "plain"
-
-
-def test_packed_linears_are_only_for_cpu() -> None:
-    assert linear.choose_backend(torch.float32, "cuda") == "plain"

@@ -235,6 +235,23 @@ def test_bfloat16_stays_near_float32(pair: Pair) -> None:
     assert deviation < 0.05 * max(1.0, float(spread))
 
 
+def test_int8_stays_near_float32(pair: Pair) -> None:
+    rough = lean.load(pair.path, dtype="int8", backend="int8")
+    assert rough.spec.dtype == "int8"
+    rows = _rows(7, 12, 3)
+    fine, coarse = pair.ours.score(pair.ours.encode(rows), TARGETS), rough.score(rough.encode(rows), TARGETS)
+    deviation = torch.cat([(a - b).abs().flatten() for a, b in zip(fine, coarse, strict=True)]).mean()
+    spread = torch.cat([part.flatten() for part in fine]).std()
+    assert 0 < deviation < 0.1 * max(1.0, float(spread))
+
+
+def test_where_int8_is_no_gain_it_is_float32(pair: Pair) -> None:
+    exact = lean.load(pair.path, dtype="int8", backend="plain")
+    assert exact.spec.dtype == "float32"
+    row = _rows(7)
+    assert torch.allclose(exact.encode(row)[0].states, pair.ours.encode(row)[0].states, atol=1e-5)
+
+
 def test_float16_stays_near_float32(pair: Pair) -> None:
     rough = lean.load(pair.path, dtype="float16")
     rows = _rows(7, 12, 3)

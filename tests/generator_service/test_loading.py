@@ -55,6 +55,19 @@ def test_a_checkpoint_says_how_it_reads_tasks_and_a_wrong_word_is_told(tiny: Any
         load(save(tmp_path / "bad", model, tokenizer, rag_tasks={"sumarization": {}}), tmp_path)
 
 
+def test_a_checkpoint_says_what_number_format_it_is_served_in(tiny: Any, tmp_path: Path) -> None:
+    def loaded(dtype: str, **config: str) -> Any:
+        tokenizer = tiny.word_piece()
+        folder = save(tmp_path / dtype / "-".join(config), tiny.bart(vocab_size=len(tokenizer)), tokenizer, **config)
+        return load_generator(str(folder), dtype=dtype, device="cpu", cache_dir=tmp_path).model.spec.dtype
+
+    assert loaded("auto") == "float32"
+    assert loaded("auto", rag_dtype="bfloat16") == "bfloat16"
+    assert loaded("float32", rag_dtype="bfloat16") == "float32"
+    with pytest.raises(ValueError, match="rag_dtype of the checkpoint's config is 'int3'"):
+        loaded("auto", rag_dtype="int3")
+
+
 def test_a_checkpoint_says_whether_it_answers_nothing_to_a_passage_without_the_answer(
     tiny: Any, tmp_path: Path
 ) -> None:

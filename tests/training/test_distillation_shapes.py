@@ -107,6 +107,34 @@ def test_neurons_that_do_nothing_are_cut_first(teacher: PreTrainedModel) -> None
     torch.testing.assert_close(_run(student), _run(teacher), rtol=1e-4, atol=1e-4)
 
 
+def test_neurons_that_stay_do_what_they_can_of_what_the_others_did() -> None:
+    """No other output weights of theirs, and no other neurons tried here, come nearer to the teacher's output."""
+    torch.manual_seed(0)
+    teacher = _bart().eval()
+    for parameter in teacher.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    layer = teacher.model.encoder.layers[0]
+    layer.fc2.register_forward_hook(lambda _, given, out: seen.append((given[0], out)))
+    ids = torch.randint(2, 40, (40, 20))
+    student = cut(teacher, StudentShape.parse("encoder_ffn_dim=6"), lambda model: model(ids, decoder_input_ids=ids))
+    copied = student.model.encoder.layers[0]
+    with torch.no_grad():
+        teacher(ids, decoder_input_ids=ids)
+    inner, wanted = (each.flatten(0, 1).double() for each in seen[-1])
+    kept = [int((layer.fc1.weight == row).all(1).nonzero()) for row in copied.fc1.weight]
+
+    def best(numbers: list[int]) -> float:
+        given = torch.nn.functional.pad(inner[:, numbers], (0, 1), value=1.0)
+        return float((given @ torch.linalg.lstsq(given, wanted).solution - wanted).square().sum())
+
+    with torch.no_grad():
+        left = inner[:, kept] @ copied.fc2.weight.double().T + copied.fc2.bias.double() - wanted
+    assert float(left.square().sum()) < 1.01 * best(kept)
+    others = [torch.randperm(24)[:6].tolist() for _ in range(20)]
+    assert best(kept) < min(map(best, others))
+
+
 def test_student_is_a_plain_checkpoint_of_its_shape(teacher: PreTrainedModel, tmp_path: Path) -> None:
     student = cut(teacher, _shape(encoder=2, decoder=1), _run).eval()
     student.save_pretrained(tmp_path)

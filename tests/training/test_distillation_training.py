@@ -2,11 +2,13 @@
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM
 
 from generator_service.models.loading import load_generator
@@ -126,14 +128,20 @@ def test_generator_program_trains_a_smaller_student_that_serves(world: Path, tmp
             path.parent.mkdir(exist_ok=True)
             path.write_bytes((world / f"train_{name}.jsonl.gz").read_bytes())
     generator.main(
-        ["--teacher", str(world / "generator"), "--student-shape", "ffn_dim=8", "--data", str(tmp_path),
+        ["--teacher", str(world / "generator"), "--student-shape", "ffn_dim=1", "--data", str(tmp_path),
          "--max-steps", "40", "--batch-size", "4", "--encoder-rate", "5e-3", "--decoder-rate", "5e-3",
-         "--out", str(tmp_path / "out"), *RUN]
+         "--train", r"\.fc\d|_norm", "--serve-in", "bfloat16", "--out", str(tmp_path / "out"), *RUN]
     )  # fmt: skip
     log = read_log(tmp_path / "out")
     assert _mean(log[-10:], "train/kl") < 0.5 * _mean(log[:5], "train/kl")
-    served = load_generator(str(tmp_path / "out/checkpoint"), dtype="float32", device="cpu", cache_dir=tmp_path)
+    served = load_generator(str(tmp_path / "out/checkpoint"), dtype="auto", device="cpu", cache_dir=tmp_path)
     assert served.prompt.max_input_tokens == 64
+    assert served.model.spec.dtype == "bfloat16"
+    theirs, mine = (
+        load_file(folder / "model.safetensors") for folder in (world / "generator", tmp_path / "out/checkpoint")
+    )
+    same = {name for name, tensor in mine.items() if torch.equal(tensor, theirs[name])}
+    assert same == {name for name in mine if not re.search(r"\.fc\d|_norm", name)}
 
 
 def test_encoder_program_trains_a_narrower_student_that_serves(world: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import re
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 
-from generator_service.models.loading import DEFAULT_MODEL, locate
+from generator_service.models.loading import DEFAULT_MODEL, DTYPE_KEY, DTYPES, locate
 from generator_service.prompt import PromptFormat
 from serving.packed_checkpoint import DEFAULT_CACHE
 from training.distillation.generator_task import GeneratorDistillation, Mode, Pair, held_out_questions
@@ -23,7 +24,7 @@ from training.runtime.flags import add_data_flag, add_run_flags
 from training.runtime.optimizer import MasterWeights
 from training.runtime.program import begin, run
 
-_RANKING_BATCHES = 8
+_RANKING_BATCHES = 32
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -49,8 +50,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--attention", type=float, default=mixing.attention, help="weight of the decoder's last cross-attention"
     )
     parser.add_argument("--num-beams", type=int, default=4, help="the teacher's, in the sequence modes")
+    parser.add_argument(
+        "--train", default="", metavar="REGEX", help="parameters that learn, by name; the others stay, bit for bit"
+    )
     parser.add_argument("--encoder-rate", type=float, default=2.5e-4, help="peak learning rate")
     parser.add_argument("--decoder-rate", type=float, default=2e-4, help="peak learning rate")
+    parser.add_argument("--serve-in", choices=DTYPES, help="number format that it will be served in by default")
     parser.add_argument("--held-out", type=int, default=400, metavar="N", help="questions that measure")
     add_run_flags(parser, max_steps=12_000, batch_size=16, watch="em")
     return parser.parse_args(arguments)
@@ -74,6 +79,9 @@ def main(arguments: list[str] | None = None) -> None:
         student = AutoModelForSeq2SeqLM.from_pretrained(flags.student, dtype=torch.float32)
     else:
         student = cut(teacher, flags.student_shape, _ranking(stream))
+    if flags.serve_in:
+        setattr(student.config, DTYPE_KEY, flags.serve_in)
+    _freeze_others(student, flags.train)
     logging.info("parameters: teacher %d, student %d", teacher.num_parameters(), student.num_parameters())
     task = GeneratorDistillation(
         Pair(teacher, student, dtype=schedule.dtype),
@@ -94,6 +102,11 @@ def main(arguments: list[str] | None = None) -> None:
         warmup_ratio=schedule.warmup_ratio,
     )
     run(task, weights, flags, schedule)
+
+
+def _freeze_others(student: PreTrainedModel, pattern: str) -> None:
+    for name, parameter in student.named_parameters():
+        parameter.requires_grad_(re.search(pattern, name) is not None)
 
 
 def _ranking(stream: ExampleStream) -> Callable[[PreTrainedModel], None]:

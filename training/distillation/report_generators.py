@@ -1,4 +1,7 @@
-"""Two generators side by side: answers to gold-passage questions, size, and CPU time through our own engine."""
+"""Two generators side by side through our own engine: answers to gold-passage questions, size, and CPU time.
+
+Quality is that of the number format they are served in.
+"""
 
 import asyncio
 import time
@@ -17,8 +20,9 @@ from generator_service.metrics import generator_metrics
 from generator_service.models.loading import LoadedGenerator, load_generator, locate
 from generator_service.request import GenerationRequest, Passage
 from generator_service.scheduler import Budget
+from serving.memory import keep_freed_memory
 from training.distillation.side_by_side import Line, Pairs
-from training.generator.answering import Answerer
+from training.generator.answering import Asked
 from training.generator.measure import read_questions
 from training.retriever.data import Corpus, Source, read_pool
 from training.retriever.mining import lexical_index
@@ -26,27 +30,37 @@ from training.retriever.mining import lexical_index
 _SET = "squad-dev"
 _NUM_PASSAGES = 5
 _ROUNDS = 3
-_DTYPES = ("float32", "bfloat16")
+_DTYPES = ("auto", "float32", "bfloat16", "int8")
 
 
 def compare_generators(names: Sequence[str], data: Path, *, limit: int, num_timed: int) -> list[Line]:
     """What there is to say of the teacher and the student, in this order in ``names``."""
     config = GeneratorConfig()
     folders = [locate(name, config.cache_dir.expanduser()) for name in names]
-    return [*_quality(folders, data, limit), *_size(folders), *asyncio.run(_speed(folders, data, num_timed))]
+    keep_freed_memory()  # As the service does.
+    quality = asyncio.run(_quality(folders, data, limit))
+    return [*quality, *_size(folders), *asyncio.run(_speed(folders, data, num_timed))]
 
 
-def _quality(folders: Sequence[Path], data: Path, limit: int) -> list[Line]:
+async def _quality(folders: Sequence[Path], data: Path, limit: int) -> list[Line]:
     questions = read_questions(data, _SET, limit=limit)
-    answers = [Answerer.load(folder).answer([question.asked for question in questions]) for folder in folders]
+    answers = [await _answers(folder, [question.asked for question in questions]) for folder in folders]
     lines = []
     for name, score in (("exact match", exact_match), ("F1", f1)):
         values = [
-            [100 * score(answer.text, question.answers) for answer, question in zip(given, questions, strict=True)]
+            [100 * score(answer, question.answers) for answer, question in zip(given, questions, strict=True)]
             for given in answers
         ]
         lines.append(Line.paired(f"{name}, gold passage, {len(questions)} questions", "%", values))
     return lines
+
+
+async def _answers(folder: Path, asked: Sequence[Asked]) -> list[str]:
+    """What it answers as it is served, each from its gold passage alone."""
+    requests = [GenerationRequest(each.question, [Passage("", each.title, each.text)]) for each in asked]
+    async with AsyncExitStack() as stack:
+        generator = await _started(_loaded(folder, "auto"), stack)
+        return [(await generator.generate(request)).best.text for request in requests]
 
 
 def _size(folders: Sequence[Path]) -> list[Line]:
@@ -67,9 +81,7 @@ async def _speed(folders: Sequence[Path], data: Path, num_questions: int) -> lis
         seconds: Pairs = [[], []]
         async with AsyncExitStack() as stack:
             # The confidence model costs some, too: the student gets the teacher's.
-            generators = [
-                await _started(replace(each, confidence=loaded[0].confidence), dtype, stack) for each in loaded
-            ]
+            generators = [await _started(replace(each, confidence=loaded[0].confidence), stack) for each in loaded]
             for number in range(_ROUNDS):
                 for request in requests:
                     for generator, taken in zip(generators, seconds, strict=True):
@@ -78,12 +90,13 @@ async def _speed(folders: Sequence[Path], data: Path, num_questions: int) -> lis
                         if number:  # The first round is for caches and kernels.
                             taken.append(1000 * (time.process_time() - started))
         means = (float(np.mean(taken)) for taken in seconds)
-        lines.append(Line.of(f"CPU time of an answer, {_NUM_PASSAGES} passages, {dtype}", "ms", means))
+        served = "as served" if dtype == "auto" else dtype
+        lines.append(Line.of(f"CPU time of an answer, {_NUM_PASSAGES} passages, {served}", "ms", means))
     return lines
 
 
-async def _started(loaded: LoadedGenerator, dtype: str, stack: AsyncExitStack) -> Generator:
-    config = GeneratorConfig(dtype=dtype)
+async def _started(loaded: LoadedGenerator, stack: AsyncExitStack) -> Generator:
+    config = GeneratorConfig()
     generator = Generator(
         lambda: loaded,
         budget=Budget(**config.engine.model_dump()),

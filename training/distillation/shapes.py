@@ -4,16 +4,13 @@ Knows the module names of BART, T5 and BERT; nothing of data, losses or training
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-_FFN_IN = {"fc1", "wi", "wi_0", "wi_1", "intermediate.dense"}
-_FFN_OUT = {"fc2", "wo", "output.dense"}
+from training.distillation.neurons import activation_moments, narrow
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +129,7 @@ def cut(teacher: PreTrainedModel, shape: StudentShape, run: Callable[[PreTrained
     Args:
         teacher: BART, T5 or BERT; left as it is.
         shape: what to keep.
-        run: sends examples through the model it is given; feed-forward neurons are ranked by what they do there.
+        run: sends examples through the model it is given; feed-forward neurons are chosen by what they do there.
 
     Raises:
         ValueError: the family is unknown, the teacher is smaller than ``shape``, or T5 is to have two inner widths.
@@ -142,14 +139,15 @@ def cut(teacher: PreTrainedModel, shape: StudentShape, run: Callable[[PreTrained
     given, config = teacher.config.to_dict(), teacher.config.to_dict()
     trimmed = deepcopy(teacher).eval()
     stacks = _STACKS[teacher.config.model_type]
-    ranks = _neuron_ranks([layer for stack in stacks for layer in trimmed.get_submodule(stack.layers)], run, trimmed)
+    layers = [layer for stack in stacks for layer in trimmed.get_submodule(stack.layers)]
+    moments = activation_moments(layers, run, trimmed)
     widths = set()
     for stack, wanted in zip(stacks, (shape.encoder, shape.decoder), strict=False):
         layers = trimmed.get_submodule(stack.layers)
         width = wanted.ffn_dim or given[stack.width]
         kept = [layers[index] for index in _chosen(len(layers), wanted.layers)]
         for layer in kept:
-            _narrow(layer, ranks[layer], width)
+            narrow(layer, moments[layer], width)
         _keep_relative_positions(layers[0], kept[0])
         trimmed.set_submodule(stack.layers, nn.ModuleList(kept))
         widths.add((stack.width, width))
@@ -164,57 +162,8 @@ def cut(teacher: PreTrainedModel, shape: StudentShape, run: Callable[[PreTrained
     return student
 
 
-def _neuron_ranks(
-    layers: Sequence[nn.Module], run: Callable[[PreTrainedModel], None], model: PreTrainedModel
-) -> dict[nn.Module, torch.Tensor]:
-    """Of each layer the numbers of its inner neurons, the most important first.
-
-    A neuron's importance is the mean square of what it adds to the layer's output: E[a²]·‖w‖².
-    """
-    squares: dict[nn.Module, torch.Tensor] = {}
-    with ExitStack() as hooks:
-        for layer in layers:
-
-            def add(_: nn.Module, inputs: tuple[torch.Tensor], layer: nn.Module = layer) -> None:
-                squares[layer] = squares.get(layer, 0) + inputs[0].float().square().flatten(0, -2).sum(0)
-
-            (out,) = _linears(layer, _FFN_OUT)
-            hooks.callback(out.register_forward_pre_hook(add).remove)
-        with torch.no_grad():
-            run(model)
-    return {
-        layer: (total * _linears(layer, _FFN_OUT)[0].weight.float().square().sum(0)).argsort(descending=True)
-        for layer, total in squares.items()
-    }
-
-
-def _narrow(layer: nn.Module, ranks: torch.Tensor, width: int) -> None:
-    """Keep the ``width`` most important inner neurons of ``layer``, in their own order.
-
-    Raises:
-        ValueError: it has not as many.
-    """
-    if width > len(ranks):
-        raise ValueError(f"a student of inner width {width} does not come out of a teacher of {len(ranks)}")
-    kept = ranks[:width].sort().values
-    for linear in _linears(layer, _FFN_IN):
-        linear.weight = nn.Parameter(linear.weight[kept])
-        linear.bias = None if linear.bias is None else nn.Parameter(linear.bias[kept])
-    for linear in _linears(layer, _FFN_OUT):
-        linear.weight = nn.Parameter(linear.weight[:, kept])
-
-
 def _keep_relative_positions(first: nn.Module, kept: nn.Module) -> None:
     """T5's first layer holds the position bias of all of them."""
     name = "layer.0.SelfAttention.relative_attention_bias"
     if kept is not first and name in dict(first.named_modules()):
         kept.set_submodule(name, first.get_submodule(name))
-
-
-def _linears(layer: nn.Module, names: set[str]) -> list[nn.Linear]:
-    """The linear layers of ``layer`` whose full name, or its last part, is one of ``names``."""
-    return [
-        module
-        for name, module in layer.named_modules()
-        if isinstance(module, nn.Linear) and (name in names or name.rpartition(".")[2] in names)
-    ]
