@@ -29,7 +29,7 @@ from serving.errors import Unimplemented
 from serving.linear import Backend, choose_backend, rounded_rows
 
 FAMILIES = bart.FAMILIES | t5.FAMILIES
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
 # Bounds of activations: tokens that pass a layer together, nodes of one target tree, logits held at once.
 _MAX_PACKED_TOKENS = 4096
 _MAX_TREE_NODES = 512
@@ -55,9 +55,9 @@ def load(path: Path | str, *, dtype: str = "float32", device: str = "cpu", backe
     module = next((module for module in (bart, t5) if family in module.FAMILIES), None)
     if module is None:
         raise Unimplemented(f"model_type {family!r}: only {', '.join(sorted(FAMILIES))} have code of their own")
-    if dtype not in _DTYPES:
-        raise Unimplemented(f"dtype {dtype!r}: only {', '.join(_DTYPES)} are possible")
-    kind, place = _DTYPES[dtype], torch.device(device)
+    if dtype not in DTYPES:
+        raise Unimplemented(f"dtype {dtype!r}: only {', '.join(DTYPES)} are possible")
+    kind, place = DTYPES[dtype], torch.device(device)
     with torch.inference_mode():
         backend = backend or choose_backend(kind, place.type)
         if kind == torch.int8:

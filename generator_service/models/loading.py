@@ -49,7 +49,7 @@ _PACKED = {DEFAULT_MODEL: "generator", "fast": "fast"}
 """Names of generators that come with the package, and what the pack calls them."""
 DTYPE_KEY = "rag_dtype"
 """In a checkpoint's config: the number format it is served in where nobody asks for another."""
-DTYPES = ("float32", "bfloat16", "float16", "int8")
+DTYPES = tuple(lean.DTYPES)
 ABSTAINS_KEY = "rag_abstains"
 """In a checkpoint's config: whether it was taught the empty answer for a passage that does not hold the answer."""
 

@@ -132,6 +132,5 @@ def test_a_memory_lets_the_translator_translate_words_it_never_saw(start_rag_sys
     training.main(["--out", str(tmp_path / "translator"), "--threads", "2"])
     flags = {"generator": [f"--model={tmp_path / 'translator/checkpoint'}"]}
     with start_rag_system(tmp_path, flags) as system:
-        scores = translation.main(["--address", system.gateway.address, "--count", "30"])
-    # Of 30 sentences: 37 % of 100 are right with the memory, none without.
-    assert scores["new words", "with memory"][0] > scores["new words", "without"][0] + 0.15
+        scores = translation.main(["--address", system.gateway.address, "--count", "100"])
+    assert scores["new words", "with memory"][0] > scores["new words", "without"][0] + 0.3
